@@ -1,0 +1,259 @@
+"""/v1/datasets: upload a labelled image data set, read back what was understood, delete it."""
+
+import hashlib
+import json
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.concurrency import contextmanager_in_threadpool
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+
+from app.api.access import Caller, Reader, Service, ServiceDep, Writer
+from app.api.envelopes import After, Limit, ListOf, Progress
+from app.api.polling import IfNoneMatch, Wait, etag, not_modified, wait_for_news
+from app.api.problems import JobError, responses
+from app.api.upload import Received, receive
+from app.domain.errors import BadRequest, Conflict
+from app.domain.states import DatasetState
+from app.storage.purge import purge_deleted
+from app.storage.repositories.datasets import Datasets
+from app.storage.repositories.idempotency import IdempotencyKeys
+from app.storage.tables import Dataset
+
+router = APIRouter(tags=["datasets"])
+
+IdempotencyKeyHeader = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", min_length=1, max_length=255, description="The same key again: the same answer."),
+]
+
+
+class DatasetView(BaseModel):
+    """A data set as users see it."""
+
+    id: str
+    object: str = "dataset"
+    name: str
+    status: str
+    revision: int
+    progress: Progress | None
+    created_at: datetime
+    updated_at: datetime
+    bytes: int
+    sha256: str | None
+    digest: str | None
+    detected: dict[str, Any] | None
+    error: JobError | None
+    links: dict[str, str]
+
+
+class FileOutcome(BaseModel):
+    """What became of one file that is not part of the data set."""
+
+    path: str
+    outcome: str
+    reason: str
+    detail: str | None = None
+
+
+def view(row: Dataset) -> DatasetView:
+    """Return a row as users see it."""
+    return DatasetView(
+        id=row.id,
+        name=row.name,
+        status=row.state,
+        revision=row.revision,
+        progress=Progress(**row.progress) if row.progress else None,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        bytes=row.bytes,
+        sha256=row.sha256,
+        digest=row.digest,
+        detected=row.report,
+        error=JobError(**row.error) if row.error else None,
+        links={"self": f"/v1/datasets/{row.id}", "files": f"/v1/datasets/{row.id}/files"},
+    )
+
+
+_UPLOAD_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "string", "format": "binary"}, "name": {"type": "string"}},
+                }
+            },
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+
+
+@router.post(
+    "/v1/datasets",
+    status_code=202,
+    response_model=DatasetView,
+    summary="Upload a zip, tar or tar.gz of class folders",
+    openapi_extra=_UPLOAD_BODY,
+    responses=responses(
+        401, 403, 413, 422, also={200: {"model": DatasetView, "description": "These bytes were uploaded before"}}
+    ),
+)
+async def upload_dataset(
+    request: Request,
+    response: Response,
+    service: ServiceDep,
+    caller: Writer,
+    name: Annotated[str | None, Query(min_length=1, max_length=200, description="A name for people.")] = None,
+    idempotency_key: IdempotencyKeyHeader = None,
+) -> Any:
+    """Stream an archive in; a worker unpacks and checks it. The same bytes again give the same data set."""
+    dataset_id = await run_in_threadpool(_start, service, caller, name)
+    try:
+        async with contextmanager_in_threadpool(service.objects.create(f"uploads/{dataset_id}")) as file:
+            received = await receive(request, file, max_bytes=service.settings.max_upload_bytes)
+        status, body = await run_in_threadpool(_complete, service, caller, dataset_id, received, name, idempotency_key)
+    except BaseException:
+        await run_in_threadpool(_abandon, service, caller, dataset_id)
+        raise
+    response.status_code = status
+    response.headers["Location"] = f"/v1/datasets/{body['id']}"
+    if status == 202:
+        response.headers["Retry-After"] = "1"
+    return body
+
+
+def _start(service: Service, caller: Caller, name: str | None) -> str:
+    with service.database.write() as session:
+        return Datasets(session, caller.tenant).start(name or "dataset").id
+
+
+def _complete(
+    service: Service,
+    caller: Caller,
+    dataset_id: str,
+    received: Received,
+    name: str | None,
+    idempotency_key: str | None,
+) -> tuple[int, dict[str, Any]]:
+    name = name or received.name or "dataset"
+    fingerprint = hashlib.sha256(f"datasets\n{name}\n{received.sha256}".encode()).hexdigest()
+    with service.database.write() as session:
+        keys = IdempotencyKeys(session, caller.tenant)
+        answered = keys.begin(idempotency_key, fingerprint) if idempotency_key else None
+        if answered is None:
+            row, is_new = Datasets(session, caller.tenant).receive(
+                dataset_id, name=name, sha256=received.sha256, size=received.size
+            )
+            answered = 202 if is_new else 200, view(row).model_dump(mode="json")
+            if idempotency_key:
+                keys.finish(idempotency_key, *answered)
+        else:
+            Datasets(session, caller.tenant).abandon(dataset_id)
+    if answered[1]["id"] == dataset_id:
+        service.bell.ring("dataset", dataset_id)
+    else:
+        service.objects.delete(f"uploads/{dataset_id}")
+    return answered
+
+
+def _abandon(service: Service, caller: Caller, dataset_id: str) -> None:
+    with service.database.write() as session:
+        was_receiving = Datasets(session, caller.tenant).abandon(dataset_id)
+    if was_receiving:
+        service.objects.delete(f"uploads/{dataset_id}")
+
+
+@router.get("/v1/datasets", summary="List data sets, newest first", responses=responses(401, 403, 422))
+def list_datasets(service: ServiceDep, caller: Reader, limit: Limit = 50, after: After = None) -> ListOf[DatasetView]:
+    """List the tenant's data sets."""
+    with service.database.read() as session:
+        page = Datasets(session, caller.tenant).page(limit=limit, cursor=after)
+    return ListOf(
+        data=[view(row) for row in page.rows], has_more=page.next_cursor is not None, next_cursor=page.next_cursor
+    )
+
+
+@router.get(
+    "/v1/datasets/{dataset_id}",
+    response_model=DatasetView,
+    summary="Read what was understood of a data set",
+    responses=responses(401, 403, 404, 422),
+)
+async def get_dataset(
+    dataset_id: str,
+    response: Response,
+    service: ServiceDep,
+    caller: Reader,
+    wait: Wait = 0,
+    if_none_match: IfNoneMatch = None,
+) -> Any:
+    """Return one data set; `wait` holds the answer while it is being prepared."""
+
+    def look() -> tuple[int, bool]:
+        with service.database.read() as session:
+            return Datasets(session, caller.tenant).revision(dataset_id)
+
+    known = await wait_for_news(look, if_none_match, wait)
+    if known is not None:
+        return not_modified(known)
+    row = await run_in_threadpool(_get, service, caller, dataset_id)
+    response.headers["ETag"] = etag(row.revision)
+    return view(row)
+
+
+@router.get(
+    "/v1/datasets/{dataset_id}/files",
+    summary="List every file that was ignored, corrupt or left out, with the reason",
+    responses=responses(401, 403, 404, 409, 422),
+)
+def list_files(
+    dataset_id: str, service: ServiceDep, caller: Reader, limit: Limit = 200, after: After = None
+) -> ListOf[FileOutcome]:
+    """List the files that did not become part of the data set."""
+    row = _get(service, caller, dataset_id)
+    if row.state not in (DatasetState.READY, DatasetState.REJECTED):
+        raise Conflict(
+            "dataset_not_ready",
+            f"Data set {dataset_id} is {row.state}.",
+            param="dataset",
+            hint=f"Wait for it: GET /v1/datasets/{dataset_id}?wait=30.",
+        )
+    try:
+        with service.objects.open(f"reports/{dataset_id}.json") as file:
+            outcomes = json.load(file)
+    except FileNotFoundError:
+        outcomes = []  # a rejected archive has no report
+    if after is not None and not after.isdigit():
+        raise BadRequest("invalid_cursor", "The cursor is not one that this list returned.", param="after")
+    start = int(after or 0)
+    end = start + limit
+    has_more = end < len(outcomes)
+    return ListOf(
+        data=[FileOutcome(**outcome) for outcome in outcomes[start:end]],
+        has_more=has_more,
+        next_cursor=str(end) if has_more else None,
+    )
+
+
+@router.delete(
+    "/v1/datasets/{dataset_id}",
+    status_code=204,
+    summary="Delete a data set and everything computed from it",
+    responses=responses(401, 403, 404, 409),
+)
+def delete_dataset(dataset_id: str, service: ServiceDep, caller: Writer) -> None:
+    """Delete a data set, its images, features and scores. Rankings made from it stay readable."""
+    with service.database.write() as session:
+        Datasets(session, caller.tenant).delete(dataset_id)
+    purge_deleted(service.database, service.objects)
+
+
+def _get(service: Service, caller: Caller, dataset_id: str) -> Dataset:
+    with service.database.read() as session:
+        return Datasets(session, caller.tenant).get(dataset_id)

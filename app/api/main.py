@@ -1,0 +1,48 @@
+"""The application: ``create_app(settings)`` puts the routes, the parts and the error handling together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app.api import datasets, events, health, keys, models, problems, results, selections
+from app.api.access import Service
+from app.api.observe import Observe
+from app.bell import make_bell
+from app.config import Settings
+from app.storage.database import Database
+from app.storage.objects import Objects
+
+DESCRIPTION = """
+Which pretrained model should I fine-tune on my images? Upload a labelled data set, ask for a selection, poll its
+ranking.
+
+Every route but the health checks wants `Authorization: Bearer <key>`. Errors are `application/problem+json` with a
+stable `code`, the `param` at fault and a `hint`.
+"""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the ASGI application; it connects to its database on first use."""
+    settings = settings or Settings()
+    database = Database(settings.database_url)
+
+    @asynccontextmanager
+    async def lifespan(_api: FastAPI) -> AsyncIterator[None]:
+        yield
+        database.close()
+
+    api = FastAPI(
+        title="Foretune",
+        version="0.1.0",
+        summary="Model selection before training",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    api.state.service = Service(settings, database, Objects(settings.objects_url), make_bell(settings.broker_url))
+    problems.install(api)
+    for resource in (datasets, selections, results, events, models, keys, health):
+        api.include_router(resource.router)
+    api.add_middleware(Observe)
+    return api

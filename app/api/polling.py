@@ -1,0 +1,55 @@
+"""How a job is polled: an ETag for what is known already, ``?wait=`` for not asking again and again."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Header, Query, Response
+from starlette.concurrency import run_in_threadpool
+
+IfNoneMatch = Annotated[
+    str | None, Header(description="The ETag of the state that you know: the answer is 304 while it holds.")
+]
+Wait = Annotated[
+    float,
+    Query(
+        ge=0,
+        le=30,
+        description="Seconds to hold the answer: with If-None-Match until a change, else until the job has ended.",
+    ),
+]
+
+_LOOK_EVERY_SECONDS = 0.1
+
+
+def etag(revision: int) -> str:
+    """Return the entity tag of a revision."""
+    return f'"r{revision}"'
+
+
+def not_modified(revision: int) -> Response:
+    """Return the answer to a caller who knows this revision already."""
+    return Response(status_code=304, headers={"ETag": etag(revision)})
+
+
+async def wait_for_news(look: Callable[[], tuple[int, bool]], known: str | None, seconds: float) -> int | None:
+    """Hold until a job has news for the caller, or ``seconds`` are over.
+
+    Args:
+        look: returns the job's revision and whether it has ended; runs in a thread.
+        known: the caller's If-None-Match, if any.
+        seconds: how long to hold.
+
+    Returns:
+        The revision when the caller knows it already (answer 304), else None.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        revision, ended = await run_in_threadpool(look)
+        is_known = known is not None and (known.strip() == "*" or etag(revision) in known)
+        has_news = not is_known if known is not None else ended
+        remaining = deadline - time.monotonic()
+        if has_news or ended or remaining <= 0:
+            return revision if is_known else None
+        await asyncio.sleep(min(_LOOK_EVERY_SECONDS, remaining))

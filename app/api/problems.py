@@ -1,0 +1,149 @@
+"""Errors as RFC 9457 problems: ``application/problem+json`` with a stable code, the field at fault and a hint."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from app.domain.errors import BadRequest, ForetuneError, Unavailable
+
+log = structlog.get_logger()
+
+_TITLES = {
+    400: "Bad request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Payload too large",
+    415: "Unsupported media type",
+    422: "Unprocessable request",
+    500: "Internal error",
+    503: "Service unavailable",
+}
+
+
+class Problem(BaseModel):
+    """An error as it is sent."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    param: str | None = None
+    hint: str | None = None
+
+
+class JobError(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    param: str | None = None
+    hint: str | None = None
+
+
+def respond(request: Request, error: ForetuneError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return the problem response of an error."""
+    problem = Problem(
+        type=f"/docs/errors#{error.code}",
+        title=_TITLES.get(error.http_status, "Error"),
+        status=error.http_status,
+        detail=error.message,
+        instance=request.url.path,
+        code=error.code,
+        param=error.param,
+        hint=error.hint,
+    )
+    return JSONResponse(problem.model_dump(), error.http_status, headers=headers, media_type="application/problem+json")
+
+
+def responses(*statuses: int, also: dict[int | str, dict[str, Any]] | None = None) -> dict[int | str, dict[str, Any]]:
+    """Document the problems a route may answer with, and ``also`` its other answers."""
+    return (also or {}) | {
+        status: {
+            "model": Problem,
+            "description": _TITLES[status],
+            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }
+
+
+def install(api: FastAPI) -> None:
+    """Answer every error of ``api`` with a problem."""
+    api.add_exception_handler(ForetuneError, _foretune_error)
+    api.add_exception_handler(RequestValidationError, _validation_error)
+    api.add_exception_handler(HTTPException, _http_error)
+    api.add_exception_handler(OperationalError, _database_error)
+    api.add_exception_handler(Exception, _unexpected_error)
+
+
+def _foretune_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ForetuneError)
+    headers = {}
+    if error.http_status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.http_status == 503:
+        headers["Retry-After"] = "5"
+    return respond(request, error, headers)
+
+
+def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    param = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        known = BadRequest(
+            "unknown_field",
+            f"The request has a field {param!r} that this route does not know.",
+            param=param,
+            hint="Check its spelling; /docs lists the fields.",
+        )
+        return respond(request, known)
+    if first["type"] == "json_invalid":
+        broken = BadRequest("invalid_json", f"The body is not JSON: {first['ctx']['error']}.", param="body", status=400)
+        return respond(request, broken)
+    invalid = BadRequest(
+        "invalid_request", f"{param}: {first['msg']}.", param=param, hint="See /docs for what the route takes."
+    )
+    return respond(request, invalid)
+
+
+def _http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = {404: "route_not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    known = BadRequest(
+        code,
+        f"{request.method} {request.url.path}: {error.detail}.",
+        hint="The routes are listed at /docs.",
+        status=error.status_code,
+    )
+    return respond(request, known, error.headers)
+
+
+def _database_error(request: Request, error: Exception) -> JSONResponse:
+    log.error("database.unavailable", error=str(error), path=request.url.path)
+    down = Unavailable(
+        "database_unavailable", "The database does not answer.", hint="Try again in a few seconds; see /readyz."
+    )
+    return respond(request, down, {"Retry-After": "5"})
+
+
+def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
+    log.error("request.failed", path=request.url.path, exc_info=error)
+    unexpected = ForetuneError(
+        "internal_error",
+        "The service failed to answer this request; nothing more is known here.",
+        hint="The service's log has the details under this request's X-Request-Id.",
+    )
+    return respond(request, unexpected)

@@ -1,0 +1,150 @@
+"""/v1/selections/{id}/results: the ranking, readable from the first evaluated model on."""
+
+import csv
+import io
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import BaseModel
+
+from app.api.access import Reader, ServiceDep
+from app.api.polling import IfNoneMatch, etag, not_modified
+from app.api.problems import JobError, responses
+from app.api.selections import RANKED_BY
+from app.domain.states import SELECTION_TERMINAL
+from app.storage.repositories.selections import Selections, evaluations_of
+from app.storage.tables import Evaluation, Model, Selection
+
+router = APIRouter(tags=["selections"])
+
+
+class ScoreView(BaseModel):
+    """One score of one model; larger is better."""
+
+    value: float
+    stderr: float | None
+    warnings: list[str] = []
+
+
+class Estimate(BaseModel):
+    """A value with an interval, and where it comes from."""
+
+    mean: float
+    interval: tuple[float, float]
+    level: float
+    origin: str
+
+
+class RankedModel(BaseModel):
+    """One row of the ranking; `rank` is null until the model is evaluated."""
+
+    rank: int | None
+    rank_interval: tuple[int, int] | None
+    tie_group: int | None
+    model: str
+    name: str
+    version: int
+    parameters: int | None
+    license: str
+    pretraining: list[str]
+    score: float | None
+    probability_of_best: float | None
+    probe_accuracy: Estimate | None
+    scores: dict[str, ScoreView]
+    seconds: dict[str, float] | None
+    cached: bool | None
+    status: str
+    error: JobError | None
+
+
+class Results(BaseModel):
+    """A ranking. `final` turns true once, with the last revision."""
+
+    selection: str
+    revision: int
+    final: bool
+    status: str
+    ranked_by: str
+    verdict: str | None
+    evidence: dict[str, Any]
+    data: list[RankedModel]
+    has_more: bool = False
+
+
+@router.get(
+    "/v1/selections/{selection_id}/results",
+    response_model=Results,
+    summary="Read the ranking",
+    responses=responses(401, 403, 404, 422, also={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}),
+)
+def get_results(
+    selection_id: str,
+    response: Response,
+    service: ServiceDep,
+    caller: Reader,
+    format: Annotated[Literal["json", "csv"] | None, Query(description="Overrides the Accept header.")] = None,  # noqa: A002
+    accept: Annotated[str, Header(include_in_schema=False)] = "",
+    if_none_match: IfNoneMatch = None,
+) -> Any:
+    """Return the ranking as far as it has come: evaluated models by rank, then the others by name."""
+    with service.database.read() as session:
+        selection = Selections(session, caller.tenant).get(selection_id)
+        tag = etag(selection.revision)
+        if if_none_match is not None and tag in if_none_match:
+            return not_modified(selection.revision)
+        rows = [_row(selection, evaluation, model) for evaluation, model in evaluations_of(session, selection_id)]
+    rows.sort(key=lambda row: (row.rank is None, row.rank or 0, row.name))
+    if format == "csv" or (format is None and "text/csv" in accept):
+        return Response(_as_csv(rows, selection.scores), media_type="text/csv", headers={"ETag": tag})
+    ranking = selection.ranking or {}
+    response.headers["ETag"] = tag
+    return Results(
+        selection=selection.id,
+        revision=selection.revision,
+        final=selection.state in SELECTION_TERMINAL,
+        status=selection.state,
+        ranked_by=RANKED_BY,
+        verdict=ranking.get("verdict"),
+        evidence=ranking.get("evidence", {}),
+        data=rows,
+    )
+
+
+def _row(selection: Selection, evaluation: Evaluation, model: Model) -> RankedModel:
+    place = (selection.ranking or {}).get("models", {}).get(model.id, {})
+    result = evaluation.result or {}
+    shown = {name: score for name, score in result.get("scores", {}).items() if name in selection.scores}
+    return RankedModel(
+        rank=place.get("rank"),
+        rank_interval=place.get("rank_interval"),
+        tie_group=place.get("tie_group"),
+        model=model.id,
+        name=model.name,
+        version=model.version,
+        parameters=(model.facts or {}).get("parameters"),
+        license=model.spec["license"],
+        pretraining=(model.spec.get("pretraining") or {}).get("datasets", []),
+        score=place.get("accuracy"),
+        probability_of_best=place.get("probability_of_best"),
+        probe_accuracy=Estimate(**place["probe_accuracy"]) if "probe_accuracy" in place else None,
+        scores={name: ScoreView(**score) for name, score in shown.items()},
+        seconds=result.get("seconds"),
+        cached=result.get("cached"),
+        status=evaluation.state,
+        error=JobError(**evaluation.error) if evaluation.error else None,
+    )
+
+
+def _as_csv(rows: list[RankedModel], scores: list[str]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    columns = ["rank", "rank_low", "rank_high", "tie_group", "name", "model", "parameters", "status"]
+    writer.writerow(columns + [column for name in scores for column in (name, f"{name}_stderr")] + ["error"])
+    for row in rows:
+        low, high = row.rank_interval or ("", "")
+        cells: list[object] = [row.rank, low, high, row.tie_group, row.name, row.model, row.parameters, row.status]
+        for name in scores:
+            score = row.scores.get(name)
+            cells += [score.value, score.stderr] if score else ["", ""]
+        writer.writerow([*cells, row.error.code if row.error else ""])
+    return text.getvalue()

@@ -1,0 +1,258 @@
+"""/v1/selections: ask which model to fine-tune on a data set, and watch the ranking come about."""
+
+import hashlib
+from collections import Counter
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
+
+from app.api.access import Caller, Reader, Service, ServiceDep, Writer
+from app.api.datasets import IdempotencyKeyHeader
+from app.api.envelopes import After, Limit, ListOf, StrictModel
+from app.api.polling import IfNoneMatch, Wait, etag, not_modified, wait_for_news
+from app.api.problems import JobError, responses
+from app.domain.errors import Conflict
+from app.domain.states import EVALUATION_TERMINAL, EvaluationState
+from app.scoring.registry import SCORES, find
+from app.storage.repositories.idempotency import IdempotencyKeys
+from app.storage.repositories.models import Models
+from app.storage.repositories.selections import EvaluationProgress, Selections, progress_of
+from app.storage.tables import Model, Selection
+
+router = APIRouter(tags=["selections"])
+
+RANKED_BY = "linear_probe"
+
+
+class SelectionRequest(StrictModel):
+    """Which data set to rank the zoo on."""
+
+    dataset: str = Field(description="Id of a data set that is ready.")
+    models: Annotated[list[str], Field(min_length=1, max_length=1000)] | None = Field(
+        default=None, description="Ids or names of active models; without it, every active model."
+    )
+    scores: Annotated[list[str], Field(min_length=1)] | None = Field(
+        default=None, description="Names of scores to show; without it, all. The order is by linear_probe in any case."
+    )
+    name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+
+class Counts(BaseModel):
+    """How many models stand where."""
+
+    total: int
+    queued: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    cached: int = 0
+
+
+class Current(BaseModel):
+    """A model that is being evaluated."""
+
+    model: str
+    name: str
+    stage: str
+    done: int
+    total: int
+
+
+class SelectionProgress(BaseModel):
+    """How far a selection has come."""
+
+    models: Counts
+    fraction: float
+    current: list[Current]
+
+
+class SelectionView(BaseModel):
+    """A selection as users see it; the ranking is at `links.results`."""
+
+    id: str
+    object: str = "selection"
+    name: str
+    dataset: str
+    status: str
+    revision: int
+    progress: SelectionProgress
+    scores: list[str]
+    verdict: str | None
+    stability: dict[str, Any] | None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: JobError | None
+    links: dict[str, str]
+
+
+def view(row: Selection, evaluations: list[EvaluationProgress]) -> SelectionView:
+    """Return a row and the progress of its evaluations as users see it."""
+    ranking = row.ranking or {}
+    path = f"/v1/selections/{row.id}"
+    return SelectionView(
+        id=row.id,
+        name=row.name,
+        dataset=row.dataset_id,
+        status=row.state,
+        revision=row.revision,
+        progress=_progress(evaluations),
+        scores=row.scores,
+        verdict=ranking.get("verdict"),
+        stability=ranking.get("stability"),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        error=JobError(**row.error) if row.error else None,
+        links={
+            "self": path,
+            "results": f"{path}/results",
+            "events": f"{path}/events",
+            "cancel": f"{path}/cancel",
+            "dataset": f"/v1/datasets/{row.dataset_id}",
+        },
+    )
+
+
+def read_view(session: Session, row: Selection) -> SelectionView:
+    """Return a row as users see it, reading its evaluations."""
+    return view(row, progress_of(session, [row.id])[row.id])
+
+
+@router.post(
+    "/v1/selections",
+    status_code=202,
+    response_model=SelectionView,
+    summary="Rank the zoo on a data set",
+    responses=responses(401, 403, 404, 409, 422),
+)
+def create_selection(
+    request: SelectionRequest,
+    response: Response,
+    service: ServiceDep,
+    caller: Writer,
+    idempotency_key: IdempotencyKeyHeader = None,
+) -> Any:
+    """Create one evaluation for each model; workers take it from there."""
+    body_text = request.model_dump_json(exclude_unset=True)
+    fingerprint = hashlib.sha256(f"selections\n{body_text}".encode()).hexdigest()
+    with service.database.write() as session:
+        keys = IdempotencyKeys(session, caller.tenant)
+        answered = keys.begin(idempotency_key, fingerprint) if idempotency_key else None
+        if answered is None:
+            row = _create(session, caller, request)
+            evaluation_ids = [evaluation.id for evaluation in progress_of(session, [row.id])[row.id]]
+            answered = 202, read_view(session, row).model_dump(mode="json")
+            if idempotency_key:
+                keys.finish(idempotency_key, *answered)
+        else:
+            evaluation_ids = []
+    for evaluation_id in evaluation_ids:
+        if not service.bell.ring("evaluation", evaluation_id):
+            break  # the broker is down; the workers' sweep finds the rest
+    response.status_code = answered[0]
+    response.headers["Location"] = f"/v1/selections/{answered[1]['id']}"
+    response.headers["Retry-After"] = "1"
+    return answered[1]
+
+
+def _create(session: Session, caller: Caller, request: SelectionRequest) -> Selection:
+    scores = [find(name).name for name in request.scores or SCORES]
+    models = _models(Models(session), request)
+    return Selections(session, caller.tenant).create(request.dataset, models, list(dict.fromkeys(scores)), request.name)
+
+
+def _models(zoo: Models, request: SelectionRequest) -> list[Model]:
+    if request.models:
+        return zoo.choose(request.models)
+    models = zoo.active()
+    if not models:
+        unchecked = zoo.count_unchecked()
+        raise Conflict(
+            "no_active_models",
+            f"The zoo has no active model yet; {unchecked} are waiting for their checks.",
+            param="models",
+            hint="Wait a minute and try again; see GET /v1/models."
+            if unchecked
+            else "Ask an admin to register models: POST /v1/models.",
+        )
+    return models
+
+
+def _progress(evaluations: list[EvaluationProgress]) -> SelectionProgress:
+    counts = Counter(evaluation.state for evaluation in evaluations)
+    running = [evaluation for evaluation in evaluations if evaluation.state == EvaluationState.RUNNING]
+    current = [Current(model=e.model_id, name=e.name, **e.progress) for e in running if e.progress]
+    ended = sum(counts[state] for state in EVALUATION_TERMINAL)
+    partly = sum(one.done / max(one.total, 1) for one in current)
+    cached = sum(bool(e.progress and e.progress.get("stage") == "cached") for e in evaluations)
+    return SelectionProgress(
+        models=Counts(total=len(evaluations), cached=cached, **counts),
+        fraction=round((ended + partly) / max(len(evaluations), 1), 4),
+        current=current,
+    )
+
+
+@router.get("/v1/selections", summary="List selections, newest first", responses=responses(401, 403, 422))
+def list_selections(
+    service: ServiceDep, caller: Reader, limit: Limit = 50, after: After = None
+) -> ListOf[SelectionView]:
+    """List the tenant's selections."""
+    with service.database.read() as session:
+        page = Selections(session, caller.tenant).page(limit=limit, cursor=after)
+        evaluations = progress_of(session, [row.id for row in page.rows])
+        views = [view(row, evaluations[row.id]) for row in page.rows]
+    return ListOf(data=views, has_more=page.next_cursor is not None, next_cursor=page.next_cursor)
+
+
+@router.get(
+    "/v1/selections/{selection_id}",
+    response_model=SelectionView,
+    summary="Poll a selection",
+    responses=responses(401, 403, 404, 422),
+)
+async def get_selection(
+    selection_id: str,
+    response: Response,
+    service: ServiceDep,
+    caller: Reader,
+    wait: Wait = 0,
+    if_none_match: IfNoneMatch = None,
+) -> Any:
+    """Return one selection; with `wait`, hold the answer until something changes."""
+
+    def look() -> tuple[int, bool]:
+        with service.database.read() as session:
+            return Selections(session, caller.tenant).revision(selection_id)
+
+    known = await wait_for_news(look, if_none_match, wait)
+    if known is not None:
+        return not_modified(known)
+    body = await run_in_threadpool(_read, service, caller, selection_id)
+    response.headers["ETag"] = etag(body.revision)
+    return body
+
+
+@router.post(
+    "/v1/selections/{selection_id}/cancel",
+    status_code=202,
+    response_model=SelectionView,
+    summary="Cancel a selection",
+    responses=responses(401, 403, 404),
+)
+def cancel_selection(selection_id: str, service: ServiceDep, caller: Writer) -> SelectionView:
+    """End a selection; what was ranked so far stays readable. Cancelling twice is the same as once."""
+    with service.database.write() as session:
+        return read_view(session, Selections(session, caller.tenant).cancel(selection_id))
+
+
+def _read(service: Service, caller: Caller, selection_id: str) -> SelectionView:
+    with service.database.read() as session:
+        return read_view(session, Selections(session, caller.tenant).get(selection_id))

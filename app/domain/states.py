@@ -1,0 +1,80 @@
+"""The states of every job and the edges between them.
+
+    dataset     receiving -> received -> preparing -> ready | rejected;   any -> deleting -> deleted
+    model       pending -> checking -> active | rejected;   active <-> disabled
+    selection   queued -> running -> done | failed | cancelled
+    evaluation  queued -> running -> done | failed | cancelled;   running -> queued when a lease expired
+
+A job waits in its open state, is held in its held state by one worker with a lease, and ends in a terminal one.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DatasetState(StrEnum):
+    """Where an upload stands on its way to a usable data set."""
+
+    RECEIVING = "receiving"
+    RECEIVED = "received"
+    PREPARING = "preparing"
+    READY = "ready"
+    REJECTED = "rejected"
+    DELETING = "deleting"
+    DELETED = "deleted"
+
+
+class ModelState(StrEnum):
+    """Whether a zoo model may be used."""
+
+    PENDING = "pending"
+    CHECKING = "checking"
+    ACTIVE = "active"
+    REJECTED = "rejected"
+    DISABLED = "disabled"
+
+
+class SelectionState(StrEnum):
+    """How far a ranking has come."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class EvaluationState(StrEnum):
+    """How far one model on one data set has come."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class JobStates:
+    """The part of a state machine that a worker's lease moves through."""
+
+    open: str
+    held: str
+    done: str
+    failed: str
+
+
+DATASET_JOB = JobStates(DatasetState.RECEIVED, DatasetState.PREPARING, DatasetState.READY, DatasetState.REJECTED)
+MODEL_JOB = JobStates(ModelState.PENDING, ModelState.CHECKING, ModelState.ACTIVE, ModelState.REJECTED)
+EVALUATION_JOB = JobStates(
+    EvaluationState.QUEUED, EvaluationState.RUNNING, EvaluationState.DONE, EvaluationState.FAILED
+)
+
+EVALUATION_TERMINAL = frozenset({EvaluationState.DONE, EvaluationState.FAILED, EvaluationState.CANCELLED})
+DATASET_GONE = frozenset({DatasetState.DELETING, DatasetState.DELETED})
+DATASET_TERMINAL = frozenset({DatasetState.READY, DatasetState.REJECTED}) | DATASET_GONE
+MODEL_TERMINAL = frozenset({ModelState.ACTIVE, ModelState.REJECTED, ModelState.DISABLED})
+SELECTION_TERMINAL = frozenset({SelectionState.DONE, SelectionState.FAILED, SelectionState.CANCELLED})
+
+RETRY_BUDGET = {"worker_lost": 3, "out_of_memory": 2, "storage_unavailable": 3}
+"""How often a job may be tried again after each error; every other error is final at once."""

@@ -1,0 +1,1 @@
+"""What is kept: rows in SQLite or PostgreSQL, objects in a folder or an S3-compatible store."""

@@ -1,0 +1,206 @@
+"""How a worker comes to hold a job alone, and how a job outlives its worker.
+
+A row in its open state is claimed by one compare-and-set that writes a fresh token and an expiry by the database's
+clock. The holder renews the expiry while it works. Only the holder of the token can finish the row, so a worker that
+was frozen past its lease and resumed changes nothing. A sweep returns rows whose lease expired to the open state,
+until the retry budget of ``worker_lost`` is spent.
+
+Messages play no part in this: a lost, doubled or reordered doorbell changes nothing.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import CursorResult, or_, select, update
+from sqlalchemy.orm import Session
+
+from app.domain.errors import ForetuneError
+from app.domain.states import DATASET_JOB, EVALUATION_JOB, MODEL_JOB, RETRY_BUDGET, JobStates
+from app.storage.database import database_now
+from app.storage.tables import Dataset, Evaluation, Model
+
+
+@dataclass(frozen=True)
+class JobKind:
+    """A table whose rows are work."""
+
+    name: str
+    table: type[Dataset] | type[Model] | type[Evaluation]
+    states: JobStates
+
+
+DATASET = JobKind("dataset", Dataset, DATASET_JOB)
+MODEL = JobKind("model", Model, MODEL_JOB)
+EVALUATION = JobKind("evaluation", Evaluation, EVALUATION_JOB)
+JOB_KINDS = (DATASET, MODEL, EVALUATION)
+
+_FREE: dict[str, Any] = {"lease_token": None, "lease_holder": None, "lease_expires_at": None, "rung_at": None}
+
+
+class LeaseLost(Exception):
+    """The job is no longer this worker's: its lease expired, or the job was cancelled or deleted."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to finish one job."""
+
+    kind: JobKind
+    id: str
+    token: str
+
+
+def claim(session: Session, kind: JobKind, job_id: str, *, holder: str, seconds: float) -> Lease | None:
+    """Take an open job; None when it is not open, which is how a doubled doorbell ends."""
+    lease = Lease(kind, job_id, secrets.token_hex(16))
+    taken = _update(
+        session,
+        kind,
+        [kind.table.id == job_id, kind.table.state == kind.states.open],
+        state=kind.states.held,
+        lease_token=lease.token,
+        lease_holder=holder,
+        lease_expires_at=database_now() + seconds,
+        progress=None,
+        revision=kind.table.revision + 1,
+    )
+    return lease if taken else None
+
+
+def renew(session: Session, lease: Lease, *, seconds: float, progress: dict[str, Any] | None = None) -> None:
+    """Extend a lease, and note how far the work has come.
+
+    Raises:
+        LeaseLost: another worker may hold the job by now.
+    """
+    values: dict[str, Any] = {"lease_expires_at": database_now() + seconds}
+    if progress is not None:
+        values |= {"progress": progress, "revision": lease.kind.table.revision + 1}
+    if not _update(session, lease.kind, _held(lease), **values):
+        raise LeaseLost(f"{lease.kind.name} {lease.id}")
+
+
+def finish(session: Session, lease: Lease, **values: Any) -> None:
+    """End a job well and store what came out of it.
+
+    Raises:
+        LeaseLost: nothing was stored; the job is another worker's, cancelled or deleted.
+    """
+    done = {"state": lease.kind.states.done, "error": None, "revision": lease.kind.table.revision + 1}
+    if not _update(session, lease.kind, _held(lease), **_FREE, **(done | values)):
+        raise LeaseLost(f"{lease.kind.name} {lease.id}")
+
+
+def fail(session: Session, lease: Lease, error: ForetuneError, **values: Any) -> bool:
+    """End a job badly, or open it again while the retry budget of the error's code lasts.
+
+    Args:
+        session: a writing transaction.
+        lease: the right to end the job.
+        error: what went wrong.
+        values: more columns to store if the job ends.
+
+    Returns:
+        True when the job has ended, False when it will be tried again.
+
+    Raises:
+        LeaseLost: nothing was stored.
+    """
+    ended = _put_back(session, lease.kind, lease.id, _held(lease), error.as_dict(), values)
+    if ended is None:
+        raise LeaseLost(f"{lease.kind.name} {lease.id}")
+    return ended
+
+
+def give_back(session: Session, lease: Lease) -> None:
+    """Open a job again without counting a failure: the worker was asked to stop."""
+    _update(
+        session,
+        lease.kind,
+        _held(lease),
+        **_FREE,
+        state=lease.kind.states.open,
+        progress=None,
+        revision=lease.kind.table.revision + 1,
+    )
+
+
+def free_expired(session: Session, kind: JobKind) -> list[str]:
+    """Put back every job whose lease ran out, and return their ids."""
+    return _free(session, kind, kind.table.lease_expires_at < database_now(), "its lease ran out")
+
+
+def free_of_holder(session: Session, kind: JobKind, holder: str) -> list[str]:
+    """Put back what a worker held that is known to be dead, without waiting for its leases to run out."""
+    return _free(session, kind, kind.table.lease_holder == holder, "its process ended")
+
+
+def ring_due(session: Session, kind: JobKind, *, ring_again_seconds: float, limit: int = 1000) -> list[str]:
+    """Mark open jobs whose doorbell was never rung, or not answered, as rung, and return their ids, oldest first."""
+    table = kind.table
+    unanswered = or_(table.rung_at.is_(None), table.rung_at < database_now() - ring_again_seconds)
+    due = select(table.id).where(table.state == kind.states.open, unanswered)
+    ids = list(session.scalars(due.order_by(table.created_at, table.id).limit(limit)))
+    if ids:
+        _update(session, kind, [table.id.in_(ids), table.state == kind.states.open], rung_at=database_now())
+    return ids
+
+
+def has_due(session: Session, kind: JobKind, *, ring_again_seconds: float) -> bool:
+    """Tell, without writing, whether a sweep would find anything to free or to ring."""
+    table = kind.table
+    expired = (table.state == kind.states.held) & (table.lease_expires_at < database_now())
+    unanswered = or_(table.rung_at.is_(None), table.rung_at < database_now() - ring_again_seconds)
+    waiting = (table.state == kind.states.open) & unanswered
+    return session.scalar(select(table.id).where(expired | waiting).limit(1)) is not None
+
+
+def _held(lease: Lease) -> list[Any]:
+    table = lease.kind.table
+    return [table.id == lease.id, table.state == lease.kind.states.held, table.lease_token == lease.token]
+
+
+def _free(session: Session, kind: JobKind, which: Any, why: str) -> list[str]:
+    table = kind.table
+    rows = session.execute(select(table.id, table.lease_token).where(table.state == kind.states.held, which)).all()
+    error = {
+        "code": "worker_lost",
+        "message": f"The worker that held this {kind.name} was lost: {why}.",
+        "param": None,
+        "hint": "If this happens again and again, look into the worker's log: it may be running out of memory.",
+    }
+    freed = []
+    for job_id, token in rows:
+        condition = [table.id == job_id, table.state == kind.states.held, table.lease_token == token]
+        if _put_back(session, kind, job_id, condition, error, {}) is not None:
+            freed.append(job_id)
+    return freed
+
+
+def _put_back(
+    session: Session,
+    kind: JobKind,
+    job_id: str,
+    condition: Sequence[Any],
+    error: dict[str, str | None],
+    values: dict[str, Any],
+) -> bool | None:
+    """Fail or reopen one held row; True when it has ended, False when reopened, None when it is not held so."""
+    failures = dict(session.scalar(select(kind.table.failures).where(kind.table.id == job_id)) or {})
+    code = str(error["code"])
+    failures[code] = failures.get(code, 0) + 1
+    ended: bool = failures[code] > RETRY_BUDGET.get(code, 0)
+    outcome = {"state": kind.states.failed, "error": error, **values} if ended else {"state": kind.states.open}
+    outcome |= {"failures": failures, "progress": None, "revision": kind.table.revision + 1}
+    if not _update(session, kind, condition, **_FREE, **outcome):
+        return None
+    return ended
+
+
+def _update(session: Session, kind: JobKind, condition: Sequence[Any], **values: Any) -> int:
+    statement = update(kind.table).where(*condition).values(**values)
+    result = session.execute(statement, execution_options={"synchronize_session": False})
+    assert isinstance(result, CursorResult)
+    return int(result.rowcount)

@@ -1,0 +1,132 @@
+"""Data sets of one tenant."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.domain.errors import Conflict, NotFound
+from app.domain.ids import new_id
+from app.domain.states import DATASET_GONE, DATASET_TERMINAL, SELECTION_TERMINAL, DatasetState
+from app.storage.repositories.paging import Page, page
+from app.storage.tables import Dataset, Selection, now
+
+
+class Datasets:
+    """What one tenant has uploaded."""
+
+    def __init__(self, session: Session, tenant: str) -> None:
+        """See only rows of ``tenant``."""
+        self._session = session
+        self._tenant = tenant
+
+    def start(self, name: str) -> Dataset:
+        """Add the row of an upload that begins."""
+        dataset = Dataset(id=new_id("ds"), tenant=self._tenant, name=name, failures={}, revision=1)
+        self._session.add(dataset)
+        self._session.flush()
+        return dataset
+
+    def receive(self, dataset_id: str, *, name: str, sha256: str, size: int) -> tuple[Dataset, bool]:
+        """Note that an upload is complete.
+
+        Returns:
+            The data set of these bytes, and whether it is this new one. When the tenant had uploaded the same bytes
+            before, the new row is gone and the earlier one is returned.
+        """
+        arrived = update(Dataset).where(Dataset.id == dataset_id, Dataset.state == DatasetState.RECEIVING)
+        try:
+            with self._session.begin_nested():
+                self._session.execute(arrived.values(state=DatasetState.RECEIVED, name=name, sha256=sha256, bytes=size))
+        except IntegrityError:
+            self._session.execute(delete(Dataset).where(Dataset.id == dataset_id))
+            earlier = self._visible_with(Dataset.sha256 == sha256, Dataset.state != DatasetState.RECEIVING)
+            assert earlier is not None
+            return earlier, False
+        return self.get(dataset_id), True
+
+    def abandon(self, dataset_id: str) -> bool:
+        """Remove the row of an upload that broke off; False when it is no longer being received."""
+        removed = self._session.execute(
+            delete(Dataset).where(Dataset.id == dataset_id, Dataset.state == DatasetState.RECEIVING)
+        )
+        assert isinstance(removed, CursorResult)
+        return removed.rowcount == 1
+
+    def get(self, dataset_id: str, *, lock: bool = False) -> Dataset:
+        """Return one data set.
+
+        Raises:
+            NotFound: ``dataset_not_found``, also when it is another tenant's or was deleted.
+        """
+        dataset = self._visible_with(Dataset.id == dataset_id, lock=lock)
+        if dataset is None:
+            raise _not_found(dataset_id)
+        return dataset
+
+    def revision(self, dataset_id: str) -> tuple[int, bool]:
+        """Return the revision and whether it is the last one, for cheap polling."""
+        query = select(Dataset.revision, Dataset.state).where(Dataset.id == dataset_id, *self._visible())
+        row = self._session.execute(query).one_or_none()
+        if row is None:
+            raise _not_found(dataset_id)
+        return row.revision, row.state in DATASET_TERMINAL
+
+    def page(self, *, limit: int, cursor: str | None) -> Page[Dataset]:
+        """List data sets, newest first."""
+        return page(self._session, select(Dataset).where(*self._visible()), Dataset, limit=limit, cursor=cursor)
+
+    def delete(self, dataset_id: str) -> None:
+        """Hide a data set at once; ``app.storage.purge`` removes its objects.
+
+        Raises:
+            NotFound: ``dataset_not_found``.
+            Conflict: ``dataset_in_use``, while a selection on it is open.
+        """
+        self.get(dataset_id, lock=True)
+        open_selection = select(Selection.id).where(
+            Selection.dataset_id == dataset_id, Selection.state.not_in(SELECTION_TERMINAL)
+        )
+        selection_id = self._session.scalar(open_selection.limit(1))
+        if selection_id is not None:
+            raise Conflict(
+                "dataset_in_use",
+                f"Selection {selection_id} is still working on data set {dataset_id}.",
+                hint=f"Wait for it, or cancel it first: POST /v1/selections/{selection_id}/cancel.",
+            )
+        self._session.execute(
+            update(Dataset)
+            .where(Dataset.id == dataset_id)
+            .values(state=DatasetState.DELETING, lease_token=None, revision=Dataset.revision + 1)
+        )
+
+    def _visible(self) -> list[Any]:
+        return [Dataset.tenant == self._tenant, Dataset.state.not_in(DATASET_GONE)]
+
+    def _visible_with(self, *conditions: Any, lock: bool = False) -> Dataset | None:
+        query = select(Dataset).where(*conditions, *self._visible()).execution_options(populate_existing=True)
+        return self._session.scalar(query.with_for_update() if lock else query)
+
+
+def is_referenced(session: Session, digest: str) -> bool:
+    """Tell whether any tenant's live data set has this canonical content."""
+    query = select(Dataset.id).where(Dataset.digest == digest, Dataset.state.not_in(DATASET_GONE))
+    return session.scalar(query.limit(1)) is not None
+
+
+def mark_stale_uploads(session: Session, *, older_than_seconds: float) -> None:
+    """Mark uploads that began long ago and never ended for removal."""
+    begun_before = now() - timedelta(seconds=older_than_seconds)
+    stale = [Dataset.state == DatasetState.RECEIVING, Dataset.created_at < begun_before]
+    session.execute(update(Dataset).where(*stale).values(state=DatasetState.DELETING))
+
+
+def _not_found(dataset_id: str) -> NotFound:
+    return NotFound(
+        "dataset_not_found",
+        f"There is no data set {dataset_id}.",
+        param="dataset",
+        hint="List yours with GET /v1/datasets.",
+    )

@@ -1,0 +1,219 @@
+"""The tables, one class each. Migrations in ``migrations/`` are held equal to them by a test."""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from app.domain.states import DatasetState, EvaluationState, ModelState, SelectionState
+
+Json = dict[str, Any]
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC on both databases; SQLite alone would forget the time zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+
+
+def now() -> datetime:
+    """Return the present moment in UTC."""
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that a later migration can find it on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        Json: JSON,
+        list[str]: JSON,
+        list[Json]: JSON,
+        datetime: UtcDateTime,
+        str: String,
+    }
+
+
+class ApiKey(Base):
+    """A key as it is stored: its public prefix and the HMAC of its secret."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str] = mapped_column(index=True)
+    name: Mapped[str]
+    prefix: Mapped[str] = mapped_column(unique=True)
+    digest: Mapped[str]
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    revoked_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Base):
+    """The answer that a request with this key got, to be given again."""
+
+    __tablename__ = "idempotency_keys"
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str]
+    status: Mapped[int | None]
+    body: Mapped[Json | None]
+    created_at: Mapped[datetime] = mapped_column(default=now, index=True)
+
+
+class Leased:
+    """The columns by which exactly one worker holds a job; see ``app.storage.leases``."""
+
+    lease_token: Mapped[str | None]
+    lease_holder: Mapped[str | None]
+    lease_expires_at: Mapped[float | None] = mapped_column(Float)
+    rung_at: Mapped[float | None] = mapped_column(Float)
+    failures: Mapped[Json] = mapped_column(default=dict)
+    error: Mapped[Json | None]
+    revision: Mapped[int] = mapped_column(default=1)
+    progress: Mapped[Json | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+
+
+class Dataset(Leased, Base):
+    """An upload and what was understood of it."""
+
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    name: Mapped[str]
+    state: Mapped[str] = mapped_column(default=DatasetState.RECEIVING)
+    bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    sha256: Mapped[str | None]
+    digest: Mapped[str | None] = mapped_column(index=True)
+    report: Mapped[Json | None]
+
+    __table_args__ = (
+        Index("ix_datasets_listing", "tenant", "created_at", "id"),
+        Index("ix_datasets_work", "state", "created_at"),
+        Index(
+            "uq_datasets_bytes",
+            "tenant",
+            "sha256",
+            unique=True,
+            sqlite_where=text("state NOT IN ('receiving', 'deleting', 'deleted')"),
+            postgresql_where=text("state NOT IN ('receiving', 'deleting', 'deleted')"),
+        ),
+    )
+
+
+class Model(Leased, Base):
+    """One immutable version of a zoo model."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    version: Mapped[int]
+    state: Mapped[str] = mapped_column(default=ModelState.PENDING)
+    spec: Mapped[Json]
+    spec_digest: Mapped[str]
+    facts: Mapped[Json | None]
+    checks: Mapped[list[Json] | None]
+    reason: Mapped[str | None]
+
+    __table_args__ = (
+        UniqueConstraint("name", "version"),
+        UniqueConstraint("name", "spec_digest"),
+        Index("ix_models_work", "state", "created_at"),
+        Index("ix_models_listing", "created_at", "id"),
+        Index(
+            "uq_models_active_name",
+            "name",
+            unique=True,
+            sqlite_where=text("state = 'active'"),
+            postgresql_where=text("state = 'active'"),
+        ),
+    )
+
+
+class Selection(Base):
+    """The question which model to fine-tune on one data set, and its ranking."""
+
+    __tablename__ = "selections"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    name: Mapped[str]
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
+    state: Mapped[str] = mapped_column(default=SelectionState.QUEUED)
+    scores: Mapped[list[str]]
+    revision: Mapped[int] = mapped_column(default=1)
+    ranking: Mapped[Json | None]
+    evaluations: Mapped[int]
+    ranked: Mapped[int] = mapped_column(default=0)
+    error: Mapped[Json | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_selections_listing", "tenant", "created_at", "id"),
+        Index("ix_selections_state", "state"),
+    )
+
+
+class Evaluation(Leased, Base):
+    """One model on one data set, for one selection."""
+
+    __tablename__ = "evaluations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    selection_id: Mapped[str] = mapped_column(ForeignKey("selections.id", ondelete="CASCADE"))
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
+    state: Mapped[str] = mapped_column(default=EvaluationState.QUEUED)
+    result: Mapped[Json | None]
+
+    __table_args__ = (
+        UniqueConstraint("selection_id", "model_id"),
+        Index("ix_evaluations_work", "state", "created_at", "id"),
+    )
+
+
+class Worker(Base):
+    """A worker process that was seen alive."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    pid: Mapped[int]
+    device: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(default=now)
+    seen_at: Mapped[float] = mapped_column(Float)

@@ -1,0 +1,216 @@
+"""The first tables."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "api_keys",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("tenant", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("prefix", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("scopes", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
+        sa.UniqueConstraint("prefix", name=op.f("uq_api_keys_prefix")),
+    )
+    with op.batch_alter_table("api_keys", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_api_keys_tenant"), ["tenant"], unique=False)
+
+    op.create_table(
+        "datasets",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("tenant", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.String(), nullable=True),
+        sa.Column("digest", sa.String(), nullable=True),
+        sa.Column("report", sa.JSON(), nullable=True),
+        sa.Column("lease_token", sa.String(), nullable=True),
+        sa.Column("lease_holder", sa.String(), nullable=True),
+        sa.Column("lease_expires_at", sa.Float(), nullable=True),
+        sa.Column("rung_at", sa.Float(), nullable=True),
+        sa.Column("failures", sa.JSON(), nullable=False),
+        sa.Column("error", sa.JSON(), nullable=True),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("progress", sa.JSON(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_datasets")),
+    )
+    with op.batch_alter_table("datasets", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_datasets_digest"), ["digest"], unique=False)
+        batch_op.create_index("ix_datasets_listing", ["tenant", "created_at", "id"], unique=False)
+        batch_op.create_index("ix_datasets_work", ["state", "created_at"], unique=False)
+        batch_op.create_index(
+            "uq_datasets_bytes",
+            ["tenant", "sha256"],
+            unique=True,
+            sqlite_where=sa.text("state NOT IN ('receiving', 'deleting', 'deleted')"),
+            postgresql_where=sa.text("state NOT IN ('receiving', 'deleting', 'deleted')"),
+        )
+
+    op.create_table(
+        "idempotency_keys",
+        sa.Column("tenant", sa.String(), nullable=False),
+        sa.Column("key", sa.String(), nullable=False),
+        sa.Column("fingerprint", sa.String(), nullable=False),
+        sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("body", sa.JSON(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "key", name=op.f("pk_idempotency_keys")),
+    )
+    with op.batch_alter_table("idempotency_keys", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_idempotency_keys_created_at"), ["created_at"], unique=False)
+
+    op.create_table(
+        "models",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("spec", sa.JSON(), nullable=False),
+        sa.Column("spec_digest", sa.String(), nullable=False),
+        sa.Column("facts", sa.JSON(), nullable=True),
+        sa.Column("checks", sa.JSON(), nullable=True),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("lease_token", sa.String(), nullable=True),
+        sa.Column("lease_holder", sa.String(), nullable=True),
+        sa.Column("lease_expires_at", sa.Float(), nullable=True),
+        sa.Column("rung_at", sa.Float(), nullable=True),
+        sa.Column("failures", sa.JSON(), nullable=False),
+        sa.Column("error", sa.JSON(), nullable=True),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("progress", sa.JSON(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_models")),
+        sa.UniqueConstraint("name", "spec_digest", name=op.f("uq_models_name_spec_digest")),
+        sa.UniqueConstraint("name", "version", name=op.f("uq_models_name_version")),
+    )
+    with op.batch_alter_table("models", schema=None) as batch_op:
+        batch_op.create_index("ix_models_listing", ["created_at", "id"], unique=False)
+        batch_op.create_index("ix_models_work", ["state", "created_at"], unique=False)
+        batch_op.create_index(
+            "uq_models_active_name",
+            ["name"],
+            unique=True,
+            sqlite_where=sa.text("state = 'active'"),
+            postgresql_where=sa.text("state = 'active'"),
+        )
+
+    op.create_table(
+        "workers",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("device", sa.String(), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("seen_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_workers")),
+    )
+    op.create_table(
+        "selections",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("tenant", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("dataset_id", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("scores", sa.JSON(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("ranking", sa.JSON(), nullable=True),
+        sa.Column("evaluations", sa.Integer(), nullable=False),
+        sa.Column("ranked", sa.Integer(), nullable=False),
+        sa.Column("error", sa.JSON(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name=op.f("fk_selections_dataset_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_selections")),
+    )
+    with op.batch_alter_table("selections", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_selections_dataset_id"), ["dataset_id"], unique=False)
+        batch_op.create_index("ix_selections_listing", ["tenant", "created_at", "id"], unique=False)
+        batch_op.create_index("ix_selections_state", ["state"], unique=False)
+
+    op.create_table(
+        "evaluations",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("selection_id", sa.String(), nullable=False),
+        sa.Column("model_id", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("result", sa.JSON(), nullable=True),
+        sa.Column("lease_token", sa.String(), nullable=True),
+        sa.Column("lease_holder", sa.String(), nullable=True),
+        sa.Column("lease_expires_at", sa.Float(), nullable=True),
+        sa.Column("rung_at", sa.Float(), nullable=True),
+        sa.Column("failures", sa.JSON(), nullable=False),
+        sa.Column("error", sa.JSON(), nullable=True),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("progress", sa.JSON(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["model_id"], ["models.id"], name=op.f("fk_evaluations_model_id")),
+        sa.ForeignKeyConstraint(
+            ["selection_id"], ["selections.id"], name=op.f("fk_evaluations_selection_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_evaluations")),
+        sa.UniqueConstraint("selection_id", "model_id", name=op.f("uq_evaluations_selection_id_model_id")),
+    )
+    with op.batch_alter_table("evaluations", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_evaluations_model_id"), ["model_id"], unique=False)
+        batch_op.create_index("ix_evaluations_work", ["state", "created_at", "id"], unique=False)
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("evaluations", schema=None) as batch_op:
+        batch_op.drop_index("ix_evaluations_work")
+        batch_op.drop_index(batch_op.f("ix_evaluations_model_id"))
+
+    op.drop_table("evaluations")
+    with op.batch_alter_table("selections", schema=None) as batch_op:
+        batch_op.drop_index("ix_selections_state")
+        batch_op.drop_index("ix_selections_listing")
+        batch_op.drop_index(batch_op.f("ix_selections_dataset_id"))
+
+    op.drop_table("selections")
+    op.drop_table("workers")
+    with op.batch_alter_table("models", schema=None) as batch_op:
+        batch_op.drop_index(
+            "uq_models_active_name",
+            sqlite_where=sa.text("state = 'active'"),
+            postgresql_where=sa.text("state = 'active'"),
+        )
+        batch_op.drop_index("ix_models_work")
+        batch_op.drop_index("ix_models_listing")
+
+    op.drop_table("models")
+    with op.batch_alter_table("idempotency_keys", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_idempotency_keys_created_at"))
+
+    op.drop_table("idempotency_keys")
+    with op.batch_alter_table("datasets", schema=None) as batch_op:
+        batch_op.drop_index(
+            "uq_datasets_bytes",
+            sqlite_where=sa.text("state NOT IN ('receiving', 'deleting', 'deleted')"),
+            postgresql_where=sa.text("state NOT IN ('receiving', 'deleting', 'deleted')"),
+        )
+        batch_op.drop_index("ix_datasets_work")
+        batch_op.drop_index("ix_datasets_listing")
+        batch_op.drop_index(batch_op.f("ix_datasets_digest"))
+
+    op.drop_table("datasets")
+    with op.batch_alter_table("api_keys", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_api_keys_tenant"))
+
+    op.drop_table("api_keys")

@@ -1,0 +1,129 @@
+"""One model on one data set: features once, scores once, and both kept for whoever asks again."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from app.domain.model_spec import ModelSpec
+from app.ingest.shard import iter_images
+from app.scoring import SCORES, Panel, Result, measure
+from app.storage import leases
+from app.storage.leases import Lease
+from app.storage.repositories.selections import begin
+from app.storage.tables import Dataset, Evaluation, Model, Selection
+from workers.extract.features import Extraction, extract
+from workers.feature_cache import (
+    CacheKey,
+    ScoredModel,
+    load_extraction,
+    load_scores,
+    store_extraction,
+    store_scores,
+)
+from workers.images import EvaluatedImages, choose_images
+from workers.lease import HeldLease
+from workers.runtime import Runtime
+from workers.zoo.admission import fetch_verified
+from workers.zoo.network import load_network
+
+log = structlog.get_logger()
+
+RANKED_BY = "linear_probe"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an evaluation is of."""
+
+    dataset_digest: str
+    spec: ModelSpec
+
+
+def evaluate(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
+    """Evaluate one model on one data set and store its scores.
+
+    Raises:
+        EvaluationFailed: the model cannot be evaluated on this data set.
+        Interrupted: the worker is to stop.
+        LeaseLost: nothing was stored but what is cached.
+    """
+    started = time.perf_counter()
+    task = _begin(runtime, lease)
+    key = CacheKey(task.dataset_digest, task.spec.digest, runtime.settings.max_images)
+    scored = load_scores(runtime.objects, key)
+    cached = scored is not None
+    if scored is None:
+        with runtime.objects.as_file(f"datasets/{task.dataset_digest}.parquet") as shard:
+            images = choose_images(shard, runtime.settings.max_images)
+            extraction = load_extraction(runtime.objects, key)
+            if extraction is None:
+                frames = iter_images(shard, images.rows_E.tolist())
+                extraction = _extract(runtime, task.spec, frames, len(images.rows_E), held)
+                store_extraction(runtime.objects, key, extraction)
+        held.report("scoring", 0, len(SCORES))
+        scored = _score(extraction, images, held)
+        store_scores(runtime.objects, key, scored)
+    seconds = scored.seconds | {"total": round(time.perf_counter() - started, 3)}
+    result = {"scores": scored.scores, "seconds": seconds, "cached": cached, "cache_key": dataclasses.asdict(key)}
+    total = scored.images["evaluated"]
+    progress = {"stage": "cached" if cached else "done", "done": total, "total": total}
+    with runtime.database.write() as session:
+        leases.finish(session, lease, result=result, progress=progress)
+
+
+def _begin(runtime: Runtime, lease: Lease) -> Task:
+    with runtime.database.write() as session:
+        evaluation = session.get_one(Evaluation, lease.id)
+        begin(session, evaluation.selection_id)
+        dataset = session.get_one(Dataset, session.get_one(Selection, evaluation.selection_id).dataset_id)
+        facts = session.get_one(Model, evaluation.model_id).facts
+    assert dataset.digest is not None
+    assert facts is not None  # only ready data sets and active models come into a selection
+    return Task(dataset.digest, ModelSpec.from_dict(facts["resolved"]))
+
+
+def _extract(runtime: Runtime, spec: ModelSpec, frames: Any, total: int, held: HeldLease) -> Extraction:
+    held.report("loading", 0, total)
+    network = load_network(spec, fetch_verified(spec, runtime.settings.weights), runtime.device)
+    return extract(
+        network,
+        frames,
+        batch_size=runtime.settings.batch_size,
+        on_progress=lambda done: held.report("extracting", done, total),
+        should_stop=held.should_stop,
+    )
+
+
+def _score(extraction: Extraction, images: EvaluatedImages, held: HeldLease) -> ScoredModel:
+    started = time.perf_counter()
+    panel = Panel(extraction.features_ND, images.labels_E)
+    results: dict[str, Result] = {}
+    for done, (name, score) in enumerate(SCORES.items()):
+        if score.needs_head and extraction.logits_NZ is None:
+            continue
+        results[name] = measure(name, panel)
+        held.report("scoring", done + 1, len(SCORES))
+    probe = results[RANKED_BY]
+    seconds = extraction.seconds | {"score": time.perf_counter() - started}
+    return ScoredModel(
+        scores={name: _as_dict(result) for name, result in results.items()},
+        labels_E=images.labels_E,
+        correct_E=_answers(probe.per_image_N),
+        held_out_E=_answers(probe.held_out_N),
+        images=images.as_dict(),
+        seconds={name: round(value, 3) for name, value in seconds.items()},
+    )
+
+
+def _as_dict(result: Result) -> dict[str, Any]:
+    return {"value": result.value, "stderr": result.stderr, "warnings": list(result.warnings)}
+
+
+def _answers(answers: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    assert answers is not None  # the probe predicts every image
+    return answers

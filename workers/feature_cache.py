@@ -1,0 +1,99 @@
+"""What was computed of one model on one data set, kept in the object store so that no network runs twice.
+
+A key names everything the content depends on: the data set's digest, the model's digest, the number of images, and the
+versions of extractor and scores. Old content is never overwritten with other content; it is simply no longer asked for.
+"""
+
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.storage.objects import Objects
+from workers.extract.features import EXTRACTOR_VERSION, Extraction
+
+SCORES_VERSION = 1
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """One model on one data set, on at most ``max_images`` images."""
+
+    dataset_digest: str
+    model_digest: str
+    max_images: int
+
+    @property
+    def extraction(self) -> str:
+        """The object with features and logits."""
+        return f"extractions/{self.dataset_digest}/{self.model_digest}/v{EXTRACTOR_VERSION}-{self.max_images}.npz"
+
+    @property
+    def scores(self) -> str:
+        """The object with scores and held-out answers."""
+        versions = f"v{EXTRACTOR_VERSION}.{SCORES_VERSION}"
+        return f"scores/{self.dataset_digest}/{self.model_digest}/{versions}-{self.max_images}.npz"
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """The scores of one model on one data set, and its probe's answer to each image (E evaluated images)."""
+
+    scores: dict[str, dict[str, Any]]
+    labels_E: NDArray[np.int64]
+    correct_E: NDArray[np.bool_]
+    held_out_E: NDArray[np.bool_]
+    images: dict[str, Any]
+    seconds: dict[str, float]
+
+
+def store_extraction(objects: Objects, key: CacheKey, extraction: Extraction) -> None:
+    """Keep features and logits."""
+    arrays = {"features_ND": extraction.features_ND}
+    if extraction.logits_NZ is not None:
+        arrays["logits_NZ"] = extraction.logits_NZ
+    _store(objects, key.extraction, arrays, {"seconds": extraction.seconds, "batch_size": extraction.batch_size})
+
+
+def load_extraction(objects: Objects, key: CacheKey) -> Extraction | None:
+    """Return features and logits that were kept, or None."""
+    loaded = _load(objects, key.extraction)
+    if loaded is None:
+        return None
+    arrays, about = loaded
+    return Extraction(arrays["features_ND"], arrays.get("logits_NZ"), about["seconds"], about["batch_size"])
+
+
+def store_scores(objects: Objects, key: CacheKey, scored: ScoredModel) -> None:
+    """Keep scores and held-out answers."""
+    arrays = {"labels_E": scored.labels_E, "correct_E": scored.correct_E, "held_out_E": scored.held_out_E}
+    about = {"scores": scored.scores, "images": scored.images, "seconds": scored.seconds}
+    _store(objects, key.scores, arrays, about)
+
+
+def load_scores(objects: Objects, key: CacheKey) -> ScoredModel | None:
+    """Return scores that were kept, or None."""
+    loaded = _load(objects, key.scores)
+    if loaded is None:
+        return None
+    arrays, about = loaded
+    return ScoredModel(**about, **arrays)
+
+
+def _store(objects: Objects, key: str, arrays: dict[str, NDArray[Any]], about: dict[str, Any]) -> None:
+    with objects.create(key) as file:
+        np.savez(file, about=np.frombuffer(json.dumps(about).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+
+
+def _load(objects: Objects, key: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
+    try:
+        with objects.open(key) as file:
+            content = io.BytesIO(file.read())
+    except FileNotFoundError:
+        return None
+    with np.load(content, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    return arrays, json.loads(arrays.pop("about").tobytes())

@@ -1,0 +1,95 @@
+"""From the evaluations that have ended to a ranking, after every one of them."""
+
+import dataclasses
+from typing import Any
+
+import structlog
+
+from app.domain.ranking import Candidate, Ranking, rank
+from app.domain.states import EVALUATION_TERMINAL, EvaluationState
+from app.storage.repositories import selections
+from app.storage.repositories.selections import evaluations_of
+from app.storage.tables import Evaluation, Model, Selection
+from workers.feature_cache import CacheKey, ScoredModel, load_scores
+from workers.runtime import Runtime
+
+log = structlog.get_logger()
+
+LEVEL = 0.9
+REPLICATES = 1000
+
+
+def settle(runtime: Runtime, selection_id: str) -> None:
+    """Rank what is known of a selection; with its last evaluation, end it.
+
+    Safe at any time and in any number: a ranking of more ended evaluations replaces one of fewer, and nothing else.
+    """
+    with runtime.database.read() as session:
+        selection = session.get_one(Selection, selection_id)
+        evaluations = [pair for pair in evaluations_of(session, selection_id) if pair[0].state in EVALUATION_TERMINAL]
+    if len(evaluations) <= selection.ranked:
+        return
+    done = [(evaluation, model) for evaluation, model in evaluations if evaluation.state == EvaluationState.DONE]
+    ranking = _rank(runtime, done) if done else {"verdict": None, "models": {}, "stability": None, "evidence": {}}
+    error = None if done else _nothing_ranked(evaluations)
+    with runtime.database.write() as session:
+        is_news = selections.settle(session, selection_id, ranked=len(evaluations), ranking=ranking, error=error)
+    if is_news:
+        log.info("selection.ranked", selection=selection_id, ended=len(evaluations), of=selection.evaluations)
+
+
+def _rank(runtime: Runtime, done: list[tuple[Evaluation, Model]]) -> dict[str, Any]:
+    scored: list[ScoredModel] = []
+    candidates = []
+    for evaluation, model in done:
+        assert evaluation.result is not None
+        assert model.facts is not None
+        answers = load_scores(runtime.objects, CacheKey(**evaluation.result["cache_key"]))
+        if answers is None:
+            raise FileNotFoundError(f"the scores of evaluation {evaluation.id} are not in the object store")
+        scored.append(answers)
+        candidates.append(
+            Candidate(id=model.id, name=model.name, parameters=model.facts["parameters"], correct_N=answers.correct_E)
+        )
+    ranking = rank(candidates, scored[0].labels_E, replicates=REPLICATES, level=LEVEL, held_out_N=scored[0].held_out_E)
+    return _as_dict(ranking, scored)
+
+
+def _as_dict(ranking: Ranking, scored: list[ScoredModel]) -> dict[str, Any]:
+    places = {}
+    for place in ranking.models:
+        values = dataclasses.asdict(place)
+        values["probe_accuracy"] = {
+            "mean": place.accuracy,
+            "interval": [
+                max(0.0, place.accuracy - 1.645 * place.stderr),
+                min(1.0, place.accuracy + 1.645 * place.stderr),
+            ],
+            "level": LEVEL,
+            "origin": "cross-validated linear probe on frozen features",
+        }
+        places[place.id] = values
+    return {
+        "verdict": ranking.verdict,
+        "stability": dataclasses.asdict(ranking.stability) if ranking.stability else None,
+        "models": places,
+        "evidence": {
+            "ranked_by": "linear_probe",
+            "signal": ranking.signal,
+            "method": ranking.method,
+            "level": LEVEL,
+            "images": scored[0].images | {"held_out": int(scored[0].held_out_E.sum())},
+            "warnings": sorted({code for one in scored for score in one.scores.values() for code in score["warnings"]}),
+        },
+    }
+
+
+def _nothing_ranked(evaluations: list[tuple[Evaluation, Model]]) -> dict[str, str | None]:
+    errors = [evaluation.error or {} for evaluation, _ in evaluations]
+    return {
+        "code": "all_models_failed",
+        "message": f"None of the {len(evaluations)} models could be evaluated; the first one's error: "
+        f"{errors[0].get('message')}",
+        "param": None,
+        "hint": "GET the results: each model's error says what to do.",
+    }

@@ -1,0 +1,77 @@
+"""``python -m workers.supervise``: keeps one worker process alive, whatever happens to it.
+
+It imports neither torch nor Celery, so that nothing that kills a worker can kill it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import FrameType
+
+import structlog
+
+from app.logs import configure_logs
+
+log = structlog.get_logger()
+
+WORKER = [sys.executable, "-m", "celery", "--quiet", "-A", "workers.celery_app:celery", "worker", "--loglevel=warning"]
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 30.0
+_HEALTHY_SECONDS = 20.0
+_DRAIN_SECONDS = 20.0
+
+
+class Supervisor:
+    """Starts a worker, and another one whenever it ends, until told to stop or left alone."""
+
+    def __init__(self) -> None:
+        """Remember who started it: when that process is gone, so is the reason to run."""
+        self._parent = os.getppid()
+        self._stopping = False
+
+    def run(self) -> None:
+        """Supervise until a signal comes or the parent process ends."""
+        signal.signal(signal.SIGTERM, self._stop)
+        signal.signal(signal.SIGINT, self._stop)
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._is_over():
+            started = time.monotonic()
+            worker = subprocess.Popen(WORKER)  # noqa: S603  (a constant command)
+            log.info("supervisor.started_worker", pid=worker.pid)
+            self._watch(worker)
+            if self._is_over():
+                break
+            pause = _FIRST_PAUSE_SECONDS if time.monotonic() - started > _HEALTHY_SECONDS else pause * 2
+            pause = min(pause, _LONGEST_PAUSE_SECONDS)
+            log.warning("supervisor.worker_ended", pid=worker.pid, status=worker.returncode, restart_in=pause)
+            self._sleep(pause)
+
+    def _watch(self, worker: "subprocess.Popen[bytes]") -> None:
+        while worker.poll() is None and not self._is_over():
+            time.sleep(0.1)
+        if worker.poll() is None:
+            worker.terminate()
+            try:
+                worker.wait(_DRAIN_SECONDS)
+            except subprocess.TimeoutExpired:
+                log.warning("supervisor.killed_worker", pid=worker.pid)
+                worker.kill()
+                worker.wait()
+
+    def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._is_over():
+            time.sleep(0.1)
+
+    def _is_over(self) -> bool:
+        return self._stopping or os.getppid() != self._parent
+
+    def _stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+
+if __name__ == "__main__":
+    configure_logs()
+    Supervisor().run()

@@ -1,0 +1,71 @@
+"""The sweep: finds work whose doorbell was lost, and work whose worker was lost."""
+
+import os
+import signal
+import time
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError as BrokerError
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.bell import task_name
+from app.storage import leases
+from app.storage.leases import JOB_KINDS
+from app.storage.purge import purge_deleted
+from app.storage.repositories import datasets, idempotency, selections, workers
+from workers.runtime import Runtime
+
+log = structlog.get_logger()
+
+_SEEN_EVERY_SECONDS = 5.0
+_TIDY_EVERY_SECONDS = 30.0
+
+
+def sweep_until_stopped(runtime: Runtime, celery: Celery) -> None:
+    """Sweep every ``sweep_seconds`` until the process is to end; failures are logged and tried again."""
+    seen_at = tidied_at = 0.0
+    supervisor = os.getppid()
+    while not runtime.stopping.wait(runtime.settings.sweep_seconds):
+        if os.getppid() != supervisor:
+            log.warning("worker.orphaned")  # the supervisor was killed: nobody would restart or stop this process
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        try:
+            ring(runtime, celery)
+            if time.monotonic() - seen_at > _SEEN_EVERY_SECONDS:
+                seen_at = time.monotonic()
+                with runtime.database.write() as session:
+                    workers.seen(session, runtime.holder)
+            if time.monotonic() - tidied_at > _TIDY_EVERY_SECONDS:
+                tidied_at = time.monotonic()
+                tidy(runtime)
+        except (SQLAlchemyError, BrokerError, OSError) as error:
+            log.warning("sweep.failed", error=str(error))
+
+
+def ring(runtime: Runtime, celery: Celery) -> None:
+    """Free expired leases, and ring for every open job and unsettled selection that nobody answered."""
+    again = runtime.settings.ring_again_seconds
+    for kind in JOB_KINDS:
+        with runtime.database.read() as session:
+            if not leases.has_due(session, kind, ring_again_seconds=again):
+                continue
+        with runtime.database.write() as session:
+            for job_id in leases.free_expired(session, kind):
+                log.warning("lease.expired", kind=kind.name, job=job_id)
+            due = leases.ring_due(session, kind, ring_again_seconds=again)
+        for job_id in due:
+            celery.send_task(task_name(kind.name), args=[job_id], retry=False, ignore_result=True)
+    with runtime.database.read() as session:
+        unsettled = selections.unsettled(session)
+    for selection_id in unsettled:
+        celery.send_task(task_name("settle"), args=[selection_id], retry=False, ignore_result=True)
+
+
+def tidy(runtime: Runtime) -> None:
+    """Remove what nobody needs any more."""
+    with runtime.database.write() as session:
+        datasets.mark_stale_uploads(session, older_than_seconds=runtime.settings.receive_timeout_seconds)
+        idempotency.prune(session, hours=runtime.settings.idempotency_hours)
+    purge_deleted(runtime.database, runtime.objects)
