@@ -44,7 +44,8 @@ check: setup-dev    ## style, types, architecture
 	$(BIN)/lint-imports
 
 test: setup-dev     ## the whole test suite
-	$(BIN)/python -m tests.services -- $(BIN)/python -m pytest $(ARGS)
+	tests/install_services.sh
+	$(BIN)/python -m pytest $(ARGS)
 
 lock:           ## resolve the requirements anew
 	uv pip compile pyproject.toml --extra build $(UV) -o requirements.lock
