@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     max_images: int = Field(default=5000, gt=0)
     """A larger data set is evaluated on a class-balanced sample of this many images."""
     weights_cache: Path | None = None
+    """Where verified weights lie; by default ``home/weights``."""
+    zoo_manifest: Path | None = None
+    """A YAML list of models to register at start instead of the packaged ones."""
 
     @model_validator(mode="after")
     def _embedded_defaults(self) -> Self:

@@ -24,7 +24,7 @@ def prepare_home(settings: Settings) -> bool:
             if not keys.exists_any():
                 _, made_key = keys.create(tenant="default", name="first admin", scopes=list(SCOPES))
             zoo = Models(session)
-            for spec in read_manifest(PACKAGED):
+            for spec in read_manifest(settings.zoo_manifest or PACKAGED):
                 zoo.register(spec)
             if made_key:
                 settings.admin_key_file.unlink(missing_ok=True)  # of an older database, worthless now

@@ -28,7 +28,7 @@ from workers.feature_cache import (
 from workers.images import EvaluatedImages, choose_images
 from workers.lease import HeldLease
 from workers.runtime import Runtime
-from workers.zoo.admission import fetch_verified
+from workers.zoo.sources import cached_weights
 from workers.zoo.network import load_network
 
 log = structlog.get_logger()
@@ -89,7 +89,7 @@ def _begin(runtime: Runtime, lease: Lease) -> Task:
 
 def _extract(runtime: Runtime, spec: ModelSpec, frames: Any, total: int, held: HeldLease) -> Extraction:
     held.report("loading", 0, total)
-    network = load_network(spec, fetch_verified(spec, runtime.settings.weights), runtime.device)
+    network = load_network(spec, cached_weights(spec.source, runtime.settings.weights), runtime.device)
     return extract(
         network,
         frames,

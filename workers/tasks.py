@@ -11,7 +11,7 @@ from celery.signals import worker_ready, worker_shutting_down
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.bell import task_name
-from app.domain.errors import EvaluationFailed, ForetuneError, ModelRejected
+from app.domain.errors import EvaluationFailed, ForetuneError
 from app.ingest.progress import Interrupted
 from app.logs import configure_logs
 from app.storage import leases
@@ -26,6 +26,7 @@ from workers.prepare import prepare_dataset
 from workers.runtime import Runtime, runtime
 from workers.settle import settle
 from workers.sweep import sweep_until_stopped
+from workers.zoo.admission import AdmissionRefused
 
 log = structlog.get_logger()
 
@@ -89,7 +90,7 @@ def _do(kind: JobKind, job_id: str, work: Work) -> bool:
 
 def _fail(parts: Runtime, lease: Lease, error: ForetuneError) -> None:
     log.warning("job.failed", code=error.code, message=error.message)
-    more = {"checks": error.checks} if isinstance(error, ModelRejected) and lease.kind is leases.MODEL else {}
+    more = {"checks": error.checks} if isinstance(error, AdmissionRefused) else {}
     try:
         with parts.database.write() as session:
             leases.fail(session, lease, error, **more)
