@@ -11,7 +11,7 @@ from app.config import Settings
 settings = Settings()
 celery = Celery("foretune", include=["workers.tasks"])
 celery.conf.update(
-    celery_options(settings.broker_url or "memory://"),
+    celery_options(settings.broker_url or "memory://localhost/"),
     worker_pool="threads",
     worker_concurrency=1,
     worker_prefetch_multiplier=1,

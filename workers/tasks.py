@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.bell import task_name
 from app.domain.errors import EvaluationFailed, ForetuneError
-from app.ingest.progress import Interrupted
+from app.domain.interruption import Interrupted
 from app.logs import configure_logs
 from app.storage import leases
 from app.storage.leases import JobKind, Lease, LeaseLost

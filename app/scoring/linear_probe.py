@@ -1,0 +1,107 @@
+"""Linear probe: what a linear classifier on the frozen features gets right on images it has not seen.
+
+Legend: N images, C classes, M principal axes, F folds, S penalties tried.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.errors import EvaluationFailed
+from app.domain.ranking import accuracy_stderr
+from app.scoring.contract import Result
+from app.scoring.folds import NEVER_HELD_OUT, stratified_folds
+from app.scoring.panel import Panel
+from app.scoring.softmax_regression import SoftmaxPath
+
+FOLDS = 5
+RELATIVE_PENALTIES = tuple(10.0**power for power in range(1, -7, -1))
+_PATIENCE = 2  # the path ends after this many penalties without a worthwhile gain
+_WORTHWHILE = 0.002  # nats per image
+_TIE = 1e-9  # log-probabilities closer than this are equal: rounding must not decide
+_NEGLIGIBLE = 1e-12  # share of the largest eigenvalue below which an axis is rounding noise
+
+
+def linear_probe(panel: Panel) -> Result:
+    """Return the out-of-fold accuracy of multinomial logistic regression, and each image's part in it.
+
+    Features are centred, rotated to their principal axes and divided by their root mean square length; neither step
+    reads a label. The penalty of each fold's model is the one whose models predict the images of the *other* folds
+    best, by log-likelihood: no image has a say in the penalty of the model it is judged by, except as one of the
+    training images of the models for other folds. An image whose class ties with another counts as wrong.
+
+    Raises:
+        EvaluationFailed: ``no_held_out_images``: no class has two images.
+    """
+    folds_N = stratified_folds(panel.labels_N, FOLDS)
+    held_out_N = folds_N != NEVER_HELD_OUT
+    if not held_out_N.any():
+        raise EvaluationFailed(
+            "no_held_out_images",
+            f"Each of the {panel.num_classes} classes has a single image, so no prediction can be checked.",
+            param="labels",
+            hint="Upload at least two images for some of the classes.",
+        )
+    folds = np.unique(folds_N[held_out_N])
+    path = SoftmaxPath(_scaled_axes(panel), panel.labels_N, panel.num_classes, folds_N != folds[:, None])
+    likelihoods, outcomes = [], []
+    converged, best, waited = True, -np.inf, 0
+    for relative in RELATIVE_PENALTIES:
+        converged &= path.fit(relative * path.unit_penalty)
+        likelihood_N, right_N = _out_of_fold(path, panel.labels_N, folds_N, folds)
+        likelihoods.append(likelihood_N)
+        outcomes.append(right_N)
+        mean = float(likelihood_N[held_out_N].mean())
+        waited = 0 if mean > best + _WORTHWHILE else waited + 1
+        best = max(best, mean)
+        if waited == _PATIENCE or best > -_WORTHWHILE:
+            break
+    chosen_N = _penalty_by_other_folds(np.array(likelihoods), folds_N, folds)
+    images_N = np.arange(panel.num_images)
+    right_N = np.array(outcomes)[chosen_N, images_N]
+    total, right = int(held_out_N.sum()), int(right_N.sum())
+    warnings = (
+        ("constant_features",) * panel.constant
+        + ("singleton_class",) * bool((panel.counts_C == 1).any())
+        + ("not_converged",) * (not converged)
+    )
+    return Result(
+        value=right / total,
+        stderr=accuracy_stderr(right, total),
+        warnings=warnings,
+        per_image_N=right_N,
+        held_out_N=held_out_N,
+        log_likelihood_N=np.array(likelihoods)[chosen_N, images_N],
+    )
+
+
+def _scaled_axes(panel: Panel) -> NDArray[np.float64]:
+    if panel.constant:
+        return np.zeros((panel.num_images, 1))
+    values_M, _ = panel.spectrum
+    kept_M = values_M > _NEGLIGIBLE * values_M[0]
+    return np.asarray(panel.principal_NM[:, kept_M] / np.sqrt(panel.squared_norms_N.mean()))
+
+
+def _out_of_fold(
+    path: SoftmaxPath, labels_N: NDArray[np.intp], folds_N: NDArray[np.intp], folds: NDArray[np.intp]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return (log-probability of the true class, whether it is the single most probable one), 0 and False elsewhere."""
+    likelihood_N = np.zeros(len(labels_N))
+    right_N = np.zeros(len(labels_N), dtype=bool)
+    for index, fold in enumerate(folds):
+        images = np.flatnonzero(folds_N == fold)
+        log_probability = path.log_probabilities(index, images)
+        own = log_probability[np.arange(len(images)), labels_N[images]]
+        likelihood_N[images] = own
+        right_N[images] = (log_probability > own[:, None] - _TIE).sum(axis=1) == 1
+    return likelihood_N, right_N
+
+
+def _penalty_by_other_folds(
+    likelihood_SN: NDArray[np.float64], folds_N: NDArray[np.intp], folds: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    chosen_N = np.zeros(len(folds_N), dtype=np.intp)
+    for fold in folds:
+        others_N = (folds_N != fold) & (folds_N != NEVER_HELD_OUT)
+        chosen_N[folds_N == fold] = np.argmax(likelihood_SN[:, others_N].sum(axis=1))
+    return chosen_N

@@ -1,0 +1,308 @@
+"""What every score promises: its invariances, its answers to odd input, and that it is the same on every run.
+
+Legend: N images, D feature dimensions.
+"""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from app.domain.errors import BadRequest, EvaluationFailed
+from app.scoring import SCORES, Panel, compute, find, measure
+from app.scoring.contract import Score
+from app.scoring.measurement import _measure
+
+INVARIANCES = ("scale", "offset", "rotation", "sample_permutation", "class_permutation")
+NAMES = tuple(SCORES)
+
+
+def noisy_classes(images, dimensions, classes=3, spread=0.8, seed=0):
+    random = np.random.default_rng(seed)
+    labels_N = random.permutation(np.arange(images) % classes)
+    centres = random.normal(size=(classes, dimensions)) * spread
+    return random.normal(size=(images, dimensions)) + centres[labels_N] + 0.5, labels_N
+
+
+def transformed(invariance, features_ND, labels_N, seed):
+    random = np.random.default_rng(seed)
+    if invariance == "scale":
+        return features_ND * 37.3, labels_N
+    if invariance == "offset":
+        return features_ND + random.normal(size=features_ND.shape[1]) * 3, labels_N
+    if invariance == "rotation":
+        return features_ND @ np.linalg.qr(random.normal(size=(features_ND.shape[1],) * 2))[0], labels_N
+    if invariance == "sample_permutation":
+        order = random.permutation(len(labels_N))
+        return features_ND[order], labels_N[order]
+    return features_ND, random.permutation(labels_N.max() + 1)[labels_N]
+
+
+@pytest.mark.parametrize("shape", [(60, 7), (25, 60)], ids=["tall", "wide"])
+@pytest.mark.parametrize("name", NAMES)
+def test_stated_invariances_hold(name, shape):
+    features_ND, labels_N = noisy_classes(*shape)
+    expected = compute(name, features_ND, labels_N)
+    for invariance in SCORES[name].invariances:
+        for seed in range(3):
+            actual = compute(name, *transformed(invariance, features_ND, labels_N, seed))
+            assert actual.value == pytest.approx(expected.value, rel=1e-8, abs=1e-9), invariance
+            assert (actual.stderr or 0) == pytest.approx(expected.stderr or 0, rel=1e-7), invariance
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unstated_invariances_do_not_hold(name):
+    features_ND, labels_N = noisy_classes(60, 7)
+    expected = compute(name, features_ND, labels_N).value
+    for invariance in set(INVARIANCES) - SCORES[name].invariances:
+        changes = [
+            abs(compute(name, *transformed(invariance, features_ND, labels_N, seed)).value - expected)
+            for seed in range(5)
+        ]
+        assert max(changes) > 1e-3, f"{name} does not change under {invariance}: state it"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_statement_is_complete(name):
+    score = find(name)
+    assert score.name == name
+    assert score.meaning.endswith(".")
+    assert score.paper
+    assert score.equation
+    assert score.cost
+    assert set(score.inputs) >= {"features", "labels"}
+    assert score.invariances <= set(INVARIANCES)
+
+
+def test_unknown_score_lists_the_names():
+    with pytest.raises(BadRequest) as caught:
+        compute("lfg", *noisy_classes(10, 2))
+    assert caught.value.code == "unknown_score"
+    assert caught.value.param == "scores"
+    assert all(name in caught.value.hint for name in NAMES)
+
+
+def test_a_score_of_the_head_is_refused_without_one():
+    score = Score(
+        name="headed",
+        meaning="Needs the head.",
+        implementation="app.scoring.lfc:lfc",
+        invariances=frozenset(),
+        cost="n",
+        paper="none",
+        equation="none",
+        needs_head=True,
+    )
+    features_ND, labels_N = noisy_classes(10, 2)
+    with pytest.raises(EvaluationFailed) as caught:
+        _measure(score, Panel(features_ND, labels_N))
+    assert caught.value.code == "source_head_required"
+    with_head = Panel(features_ND, labels_N, source_probabilities=np.full((10, 4), 0.25))
+    assert _measure(score, with_head).value == compute("lfc", features_ND, labels_N).value
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_larger_is_better(name):
+    values = [compute(name, *noisy_classes(90, 10, spread=spread)).value for spread in (0.0, 0.5, 2.0)]
+    assert values == sorted(values)
+    assert values[0] < values[-1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "relabel",
+    [
+        lambda labels: np.array([0, 3, 7])[labels],
+        lambda labels: labels - 1,
+        lambda labels: labels.astype(np.uint8),
+        lambda labels: np.array(["cat", "dog", "été"])[labels],
+        lambda labels: np.array(["cat", "dog", "été"], dtype=object)[labels],
+        lambda labels: list(labels),
+    ],
+    ids=["gaps", "negative", "uint8", "strings", "objects", "list"],
+)
+def test_labels_of_any_kind(name, relabel):
+    features_ND, labels_N = noisy_classes(30, 5)
+    expected = compute(name, features_ND, labels_N).value
+    assert compute(name, features_ND, relabel(labels_N)).value == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_low_precision_input_is_computed_in_double(name, dtype):
+    features_ND, labels_N = noisy_classes(40, 6)
+    large_ND = (features_ND * 3000).astype(dtype)  # squares overflow float16
+    expected = compute(name, large_ND.astype(np.float64), labels_N)
+    assert compute(name, large_ND, labels_N).value == expected.value
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", [1e-200, 1e-4, 1e4, 1e200])
+def test_extreme_scales(name, scale):
+    features_ND, labels_N = noisy_classes(40, 6)
+    expected = compute(name, features_ND, labels_N).value
+    assert compute(name, features_ND * scale, labels_N).value == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", [(40, 6), (20, 50)])
+def test_dead_columns_and_zero_rows(name, shape):
+    features_ND, labels_N = noisy_classes(*shape)
+    features_ND[3] = 0.0
+    plain = compute(name, features_ND, labels_N).value
+    padded_ND = np.hstack([features_ND, np.zeros((len(labels_N), 30))])
+    assert compute(name, padded_ND, labels_N).value == pytest.approx(plain, rel=1e-8)
+    constant_ND = np.hstack([features_ND, np.full((len(labels_N), 2), 0.1)])
+    assert np.isfinite(compute(name, constant_ND, labels_N).value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1e300])
+def test_features_that_say_nothing(name, constant):
+    labels_N = np.array([0, 0, 0, 1, 1, 1, 2, 2])
+    result = compute(name, np.full((8, 5), constant), labels_N)
+    if name != "logme":
+        assert result.value == pytest.approx(0.0, abs=1e-12)
+        assert "constant_features" in result.warnings
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "labels",
+    [[0, 1, 1], [0, 0, 1], [0, 0, 1, 1], [0, 1, 1, 2, 3, 3, 3], [0] * 19 + [1]],
+    ids=lambda labels: "".join(map(str, labels)),
+)
+@pytest.mark.parametrize("dimensions", [1, 4, 40])
+def test_tiny_and_lopsided_classes(name, labels, dimensions):
+    features_ND = np.random.default_rng(0).normal(size=(len(labels), dimensions))
+    result = compute(name, features_ND, labels)
+    assert np.isfinite(result.value)
+    if result.held_out_N is not None:
+        counts = np.bincount(labels)
+        assert result.held_out_N.tolist() == (counts[labels] > 1).tolist()
+        assert not result.per_image_N[~result.held_out_N].any()
+        assert result.value == result.per_image_N.sum() / result.held_out_N.sum()
+        assert ("singleton_class" in result.warnings) == (1 in counts)
+
+
+@pytest.mark.parametrize("name", ["knn", "linear_probe"])
+def test_only_singletons_cannot_be_held_out(name):
+    with pytest.raises(EvaluationFailed) as caught:
+        compute(name, np.eye(4), [0, 1, 2, 3])
+    assert caught.value.code == "no_held_out_images"
+
+
+@pytest.mark.parametrize(
+    ("features", "labels", "code"),
+    [
+        (np.array([[1.0], [np.nan], [2.0]]), [0, 1, 1], "non_finite_features"),
+        (np.array([[1.0], [-np.inf], [2.0]], dtype=np.float16), [0, 1, 1], "non_finite_features"),
+        (np.array(["a", "b", "c"])[:, None], [0, 1, 1], "invalid_features"),
+        (np.ones((3, 1), dtype=complex), [0, 1, 1], "invalid_features"),
+        (np.ones(3), [0, 1, 1], "invalid_features"),
+        (np.ones((3, 0)), [0, 1, 1], "invalid_features"),
+        (np.eye(3), [0, 1], "invalid_labels"),
+        (np.eye(3), [[0], [1], [1]], "invalid_labels"),
+        (np.eye(3), [0.0, np.nan, 1.0], "invalid_labels"),
+        (np.eye(3), np.array(["a", None, "b"], dtype=object), "invalid_labels"),
+        (np.eye(3), np.array(["a", 1, "b"], dtype=object), "invalid_labels"),
+        (np.eye(3), [5, 5, 5], "too_few_classes"),
+        (np.eye(2), [0, 1], "too_few_images"),
+        (np.ones((0, 3)), [], "too_few_images"),
+    ],
+)
+def test_refused_arrays(features, labels, code):
+    with pytest.raises(EvaluationFailed) as caught:
+        Panel(features, labels)
+    assert caught.value.code == code
+    assert caught.value.param in {"features", "labels"}
+    assert caught.value.hint
+
+
+def test_first_bad_value_is_located():
+    features_ND = np.zeros((5, 4))
+    features_ND[2, 3] = np.nan
+    features_ND[4, 0] = np.inf
+    with pytest.raises(EvaluationFailed, match=r"2 of 20 .* image 2, dimension 3"):
+        Panel(features_ND, [0, 0, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "probabilities",
+    [
+        np.full((3, 4), 0.3),
+        np.array([[1.5, -0.5]] * 3),
+        np.full((3, 2), np.nan),
+        np.full((2, 2), 0.5),
+        np.ones(3),
+    ],
+    ids=["logits", "negative", "nan", "rows", "vector"],
+)
+def test_refused_source_probabilities(probabilities):
+    with pytest.raises(EvaluationFailed) as caught:
+        Panel(np.eye(3), [0, 1, 1], source_probabilities=probabilities)
+    assert caught.value.code == "invalid_source_probabilities"
+
+
+def test_half_precision_probabilities_are_renormalised():
+    raw = np.random.default_rng(0).dirichlet(np.ones(1000), size=3).astype(np.float16)
+    panel = Panel(np.eye(3), [0, 1, 1], source_probabilities=raw)
+    assert panel.source_probabilities_NZ.sum(axis=1) == pytest.approx([1, 1, 1], abs=1e-14)
+
+
+def test_inputs_are_left_alone_and_the_panel_cannot_be_changed():
+    features_ND, labels_N = noisy_classes(30, 5)
+    before = features_ND.copy(), labels_N.copy()
+    features_ND.flags.writeable = labels_N.flags.writeable = False
+    panel = Panel(features_ND, labels_N)
+    for name in NAMES:
+        measure(name, panel)
+    assert np.array_equal(features_ND, before[0])
+    assert np.array_equal(labels_N, before[1])
+    with pytest.raises(ValueError, match="read-only"):
+        panel.centred_ND[0, 0] = 1.0
+
+
+def test_scaled_features_give_the_original_back():
+    features_ND, labels_N = noisy_classes(30, 5)
+    panel = Panel(features_ND * 1e5, labels_N)
+    assert np.array_equal(panel.features_ND * panel.scale, features_ND * 1e5)
+    assert 0.5 <= np.abs(panel.features_ND).max() < 1
+
+
+@pytest.mark.parametrize("shape", [(60, 20), (30, 80)])
+def test_shared_decompositions(shape):
+    panel = Panel(*noisy_classes(*shape))
+    x_ND = panel.features_ND - panel.features_ND.mean(axis=0)
+    gram_NN = x_ND @ x_ND.T
+    assert panel.principal_NM @ panel.principal_NM.T == pytest.approx(gram_NN, abs=1e-12)
+    assert panel.gram_energy_N == pytest.approx((gram_NN**2).sum(axis=1), rel=1e-10)
+    assert panel.gram_rows(3, 7) == pytest.approx(gram_NN[3:7], abs=1e-12)
+    assert panel.spectrum[0] == pytest.approx(np.linalg.eigvalsh(gram_NN)[::-1][: min(shape)], abs=1e-12)
+    assert panel.class_sums_CD[1] == pytest.approx(x_ND[panel.labels_N == 1].sum(axis=0), abs=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(120, 30), (80, 200)])
+def test_same_on_every_run_and_for_every_number_of_threads(shape):
+    features_ND, labels_N = noisy_classes(*shape, classes=5, spread=0.3)
+    runs = []
+    for threads in (1, 1, 2):
+        with threadpool_limits(limits=threads):
+            panel = Panel(features_ND, labels_N)
+            runs.append([measure(name, panel) for name in NAMES])
+    for first, second, threaded in zip(*runs, strict=True):
+        assert first.value == second.value
+        assert first.stderr == second.stderr
+        assert threaded.value == pytest.approx(first.value, rel=1e-6)
+        assert (threaded.stderr or 0) == pytest.approx(first.stderr or 0, rel=1e-6)
+
+
+def test_importing_the_package_loads_no_scientific_library_but_numpy():
+    program = (
+        "import sys, app.scoring; "
+        "print(*{'scipy', 'sklearn', 'torch', 'app.scoring.linear_probe'} & set(sys.modules), end='')"
+    )
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert finished.stdout == ""

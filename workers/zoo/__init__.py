@@ -1,0 +1,1 @@
+"""The zoo: where weights come from, how they are verified, and how they become a network."""

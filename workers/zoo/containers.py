@@ -1,0 +1,108 @@
+"""Weights files of foreign formats, rewritten as safetensors without running any code they may hold.
+
+The tensors keep the names they have in the file; ``workers.zoo.layouts`` gives them an architecture's names.
+"""
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from app.domain.errors import ModelRejected
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+TORCH_MAGICS = (b"PK\x03\x04", b"\x80")
+
+Tensors = dict[str, torch.Tensor]
+
+
+def rewrite(original: Path, target: Path, *, only_safetensors: bool) -> None:
+    """Write the tensors of a PyTorch, Keras HDF5 or safetensors file to ``target`` as safetensors.
+
+    Args:
+        original: the file as its source serves it; its kind is told by its first bytes, not by its name.
+        target: where the safetensors file is written.
+        only_safetensors: refuse every other format.
+
+    Raises:
+        ModelRejected: ``unsafe_weights`` for anything but plain tensors.
+    """
+    with original.open("rb") as file:
+        head = file.read(16)
+    if not only_safetensors and head.startswith(HDF5_MAGIC):
+        tensors = _read_hdf5(original)
+    elif not only_safetensors and head.startswith(TORCH_MAGICS):
+        tensors = _read_torch(original)
+    else:
+        tensors = read(original)
+    # safetensors sorts by name; layouts that go by order need the order of the file.
+    save_file(tensors, target, metadata={"order": json.dumps(list(tensors))})
+
+
+def read(path: Path) -> Tensors:
+    """Return the tensors of a safetensors file, in the order they had in the original.
+
+    Raises:
+        ModelRejected: ``unsafe_weights`` where it is not a safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = json.loads((file.metadata() or {}).get("order", "null")) or list(file.keys())
+            return {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, ValueError, TypeError) as error:
+        raise _unsafe("it is not a safetensors file") from error
+
+
+def _read_torch(path: Path) -> Tensors:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise _unsafe("reading it would need code to run, or it is damaged") from error
+    if not isinstance(state, dict) or not state:
+        raise _unsafe("it is not a mapping of names to tensors")
+    for name, tensor in state.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise _unsafe(f"its entry {name!r} is not a tensor")
+    return {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
+
+
+def _read_hdf5(path: Path) -> Tensors:
+    """Read every dataset under its path, less the optimizer's state that Keras keeps in a whole-model file."""
+    try:
+        with h5py.File(path, "r") as file:
+            return {
+                name: torch.from_numpy(dataset[()])
+                for name, dataset in _datasets(file)
+                if not name.startswith("optimizer_weights/")
+            }
+    except (OSError, TypeError, KeyError, ValueError) as error:
+        raise _unsafe("its datasets are not plain arrays") from error
+
+
+def _datasets(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
+    for name in group:
+        # An external or soft link could point to another file of this machine: only what is inside counts.
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise _unsafe(f"{prefix}{name} is a link")
+        item = group[name]
+        if isinstance(item, h5py.Dataset):
+            if item.external:
+                raise _unsafe(f"{prefix}{name} is stored in another file")
+            if item.ndim:
+                yield f"{prefix}{name}", item
+        else:
+            yield from _datasets(item, f"{prefix}{name}/")
+
+
+def _unsafe(reason: str) -> ModelRejected:
+    return ModelRejected(
+        "unsafe_weights",
+        f"the weights file was refused: {reason}",
+        param="source",
+        hint="Give a safetensors file, or a PyTorch state dict saved by torch.save(model.state_dict()).",
+    )

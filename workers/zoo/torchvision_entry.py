@@ -1,0 +1,105 @@
+"""Weights by torchvision's name for them, and all that torchvision states about them."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from torchvision.models import WeightsEnum, get_model_weights
+from torchvision.transforms import InterpolationMode
+
+from app.domain.errors import ModelRejected
+from app.domain.model_spec import Head, Interpolation, ModelSpec, Preprocessing, Pretraining, TorchvisionSource
+from workers.zoo.download import download, verify_sha256
+
+MIRROR = "FORETUNE_TORCHVISION_MIRROR"
+"""Environment variable: the URL of a folder that holds torchvision's weights files under their own names."""
+
+INTERPOLATIONS: dict[InterpolationMode, Interpolation] = {
+    InterpolationMode.BILINEAR: "bilinear",
+    InterpolationMode.BICUBIC: "bicubic",
+}
+
+
+def find_entry(entry: str) -> WeightsEnum:
+    """Return torchvision's weights for ``MODEL.WEIGHTS``, such as ``resnet50.IMAGENET1K_V2``.
+
+    Raises:
+        ModelRejected: ``unknown_weights_entry``.
+    """
+    model, _, name = entry.partition(".")
+    try:
+        entries = get_model_weights(model)
+        weights: WeightsEnum = entries[name]
+    except (ValueError, KeyError) as error:
+        raise ModelRejected(
+            "unknown_weights_entry",
+            f"this torchvision knows no weights {entry}",
+            param="source.entry",
+            hint="Take the names from torchvision's table of classification weights: resnet50.IMAGENET1K_V2.",
+        ) from error
+    return weights
+
+
+def fetch_entry(source: TorchvisionSource, directory: Path) -> Path:
+    """Download the weights file, checked against the hash in its name and, where pinned, against all of it.
+
+    Raises:
+        ModelRejected: ``unknown_weights_entry``, ``weights_unavailable``, ``weights_hash_mismatch``.
+    """
+    url = find_entry(source.entry).url
+    name = Path(urlsplit(url).path).name
+    mirror = os.environ.get(MIRROR)
+    path = directory / name
+    download(f"{mirror.rstrip('/')}/{name}" if mirror else url, path)
+    verify_sha256(path, name.rpartition("-")[2].removesuffix(".pth"), name, "source.entry")
+    if source.sha256 is not None:
+        verify_sha256(path, source.sha256, name, "source.sha256")
+    return path
+
+
+def resolve(spec: ModelSpec, sha256: str) -> ModelSpec:
+    """Fill in what torchvision states about a torchvision source; what the specification states itself stays.
+
+    Args:
+        spec: a specification with a torchvision source.
+        sha256: hash of the weights file, which pins the source.
+
+    Raises:
+        ModelRejected: ``unknown_weights_entry``; ``incomplete_preprocessing`` for transforms we have no words for.
+    """
+    if not isinstance(spec.source, TorchvisionSource):
+        return spec
+    weights = find_entry(spec.source.entry)
+    meta: dict[str, Any] = weights.meta
+    imagenet = "ImageNet-1K" in meta["_metrics"]
+    return dataclasses.replace(
+        spec,
+        source=dataclasses.replace(spec.source, sha256=sha256),
+        license=spec.license or meta.get("license", "BSD-3-Clause"),
+        preprocessing=spec.preprocessing or _preprocessing(weights),
+        head=spec.head or Head(num_classes=len(meta["categories"]), label_set="imagenet-1k" if imagenet else "other"),
+        pretraining=spec.pretraining or Pretraining(datasets=("imagenet-1k",) if imagenet else ()),
+        homepage=spec.homepage or meta.get("recipe"),
+    )
+
+
+def _preprocessing(weights: WeightsEnum) -> Preprocessing:
+    transforms: Any = weights.transforms()
+    try:
+        (resize,), (crop,) = transforms.resize_size, transforms.crop_size
+        return Preprocessing(
+            resize=resize,
+            crop=(crop, crop),
+            interpolation=INTERPOLATIONS[transforms.interpolation],
+            mean=tuple(transforms.mean),
+            std=tuple(transforms.std),
+        )
+    except (AttributeError, KeyError, ValueError) as error:
+        raise ModelRejected(
+            "incomplete_preprocessing",
+            f"the transforms of {weights} are not a resize, a centre crop and a normalisation",
+            param="preprocessing",
+            hint="State the preprocessing in the specification.",
+        ) from error
