@@ -2,18 +2,23 @@
 
 import dataclasses
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
+from PIL.Image import Image
 
+from app.domain.interruption import Interrupted
 from app.domain.model_spec import ModelSpec
+from app.domain.ranking import RANKED_BY
 from app.ingest.shard import iter_images
 from app.scoring import SCORES, Panel, Result, measure
 from app.storage import leases
-from app.storage.leases import Lease
+from app.storage.leases import Lease, LeaseLost
+from app.storage.purge import delete_unreferenced
 from app.storage.repositories.selections import begin
 from app.storage.tables import Dataset, Evaluation, Model, Selection
 from workers.extract.features import Extraction, extract
@@ -28,12 +33,10 @@ from workers.feature_cache import (
 from workers.images import EvaluatedImages, choose_images
 from workers.lease import HeldLease
 from workers.runtime import Runtime
-from workers.zoo.sources import cached_weights
 from workers.zoo.network import load_network
+from workers.zoo.sources import cached_weights
 
 log = structlog.get_logger()
-
-RANKED_BY = "linear_probe"
 
 
 @dataclass(frozen=True)
@@ -55,25 +58,35 @@ def evaluate(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
     started = time.perf_counter()
     task = _begin(runtime, lease)
     key = CacheKey(task.dataset_digest, task.spec.digest, runtime.settings.max_images)
-    scored = load_scores(runtime.objects, key)
-    cached = scored is not None
-    if scored is None:
-        with runtime.objects.as_file(f"datasets/{task.dataset_digest}.parquet") as shard:
-            images = choose_images(shard, runtime.settings.max_images)
-            extraction = load_extraction(runtime.objects, key)
-            if extraction is None:
-                frames = iter_images(shard, images.rows_E.tolist())
-                extraction = _extract(runtime, task.spec, frames, len(images.rows_E), held)
-                store_extraction(runtime.objects, key, extraction)
-        held.report("scoring", 0, len(SCORES))
-        scored = _score(extraction, images, held)
-        store_scores(runtime.objects, key, scored)
-    seconds = scored.seconds | {"total": round(time.perf_counter() - started, 3)}
-    result = {"scores": scored.scores, "seconds": seconds, "cached": cached, "cache_key": dataclasses.asdict(key)}
-    total = scored.images["evaluated"]
-    progress = {"stage": "cached" if cached else "done", "done": total, "total": total}
-    with runtime.database.write() as session:
-        leases.finish(session, lease, result=result, progress=progress)
+    try:
+        scored = load_scores(runtime.objects, key)
+        cached = scored is not None
+        if scored is None:
+            scored = _measure(runtime, task, key, held)
+        seconds = scored.seconds | {"total": round(time.perf_counter() - started, 3)}
+        result = {"scores": scored.scores, "seconds": seconds, "cached": cached, "cache_key": dataclasses.asdict(key)}
+        total = scored.images["evaluated"]
+        progress = {"stage": "cached" if cached else "done", "done": total, "total": total}
+        with runtime.database.write() as session:
+            leases.finish(session, lease, result=result, progress=progress)
+    except (Interrupted, LeaseLost):
+        # The selection may have been cancelled and its data set deleted while features were being stored.
+        delete_unreferenced(runtime.database, runtime.objects, task.dataset_digest)
+        raise
+
+
+def _measure(runtime: Runtime, task: Task, key: CacheKey, held: HeldLease) -> ScoredModel:
+    with runtime.objects.as_file(f"datasets/{task.dataset_digest}.parquet") as shard:
+        images = choose_images(shard, runtime.settings.max_images)
+        extraction = load_extraction(runtime.objects, key)
+        if extraction is None:
+            frames = iter_images(shard, images.rows_E.tolist())
+            extraction = _extract(runtime, task.spec, frames, len(images.rows_E), held)
+            store_extraction(runtime.objects, key, extraction)
+    held.report("scoring", 0, len(SCORES))
+    scored = _score(extraction, images, held)
+    store_scores(runtime.objects, key, scored)
+    return scored
 
 
 def _begin(runtime: Runtime, lease: Lease) -> Task:
@@ -87,7 +100,7 @@ def _begin(runtime: Runtime, lease: Lease) -> Task:
     return Task(dataset.digest, ModelSpec.from_dict(facts["resolved"]))
 
 
-def _extract(runtime: Runtime, spec: ModelSpec, frames: Any, total: int, held: HeldLease) -> Extraction:
+def _extract(runtime: Runtime, spec: ModelSpec, frames: Iterator[Image], total: int, held: HeldLease) -> Extraction:
     held.report("loading", 0, total)
     network = load_network(spec, cached_weights(spec.source, runtime.settings.weights), runtime.device)
     return extract(

@@ -80,7 +80,14 @@ def load_scores(objects: Objects, key: CacheKey) -> ScoredModel | None:
     if loaded is None:
         return None
     arrays, about = loaded
-    return ScoredModel(**about, **arrays)
+    return ScoredModel(
+        scores=about["scores"],
+        labels_E=arrays["labels_E"],
+        correct_E=arrays["correct_E"],
+        held_out_E=arrays["held_out_E"],
+        images=about["images"],
+        seconds=about["seconds"],
+    )
 
 
 def _store(objects: Objects, key: str, arrays: dict[str, NDArray[Any]], about: dict[str, Any]) -> None:

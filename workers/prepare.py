@@ -10,8 +10,7 @@ from app.domain.errors import DatasetRejected
 from app.ingest.prepare import prepare
 from app.storage import leases
 from app.storage.leases import Lease, LeaseLost
-from app.storage.purge import delete_content
-from app.storage.repositories.datasets import is_referenced
+from app.storage.purge import delete_unreferenced
 from workers.lease import HeldLease
 from workers.runtime import Runtime
 
@@ -49,8 +48,6 @@ def prepare_dataset(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
             leases.finish(session, lease, digest=prepared.digest, report=report)
     except LeaseLost:
         objects.delete(f"reports/{lease.id}.json")
-        with runtime.database.write() as session:
-            if not is_referenced(session, prepared.digest):
-                delete_content(objects, prepared.digest)
+        delete_unreferenced(runtime.database, objects, prepared.digest)
         raise
     objects.delete(f"uploads/{lease.id}")

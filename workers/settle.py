@@ -5,7 +5,7 @@ from typing import Any
 
 import structlog
 
-from app.domain.ranking import Candidate, Ranking, rank
+from app.domain.ranking import RANKED_BY, Candidate, Ranking, rank
 from app.domain.states import EVALUATION_TERMINAL, EvaluationState
 from app.storage.repositories import selections
 from app.storage.repositories.selections import evaluations_of
@@ -74,7 +74,7 @@ def _as_dict(ranking: Ranking, scored: list[ScoredModel]) -> dict[str, Any]:
         "stability": dataclasses.asdict(ranking.stability) if ranking.stability else None,
         "models": places,
         "evidence": {
-            "ranked_by": "linear_probe",
+            "ranked_by": RANKED_BY,
             "signal": ranking.signal,
             "method": ranking.method,
             "level": LEVEL,

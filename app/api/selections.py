@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.access import Caller, Reader, Service, ServiceDep, Writer
 from app.api.datasets import IdempotencyKeyHeader
-from app.api.envelopes import After, Limit, ListOf, StrictModel
+from app.api.envelopes import After, Limit, ListOf, Name, StrictModel, Text
 from app.api.polling import IfNoneMatch, Wait, etag, not_modified, wait_for_news
 from app.api.problems import JobError, responses
 from app.domain.errors import Conflict
@@ -25,20 +25,18 @@ from app.storage.tables import Model, Selection
 
 router = APIRouter(tags=["selections"])
 
-RANKED_BY = "linear_probe"
-
 
 class SelectionRequest(StrictModel):
     """Which data set to rank the zoo on."""
 
-    dataset: str = Field(description="Id of a data set that is ready.")
-    models: Annotated[list[str], Field(min_length=1, max_length=1000)] | None = Field(
+    dataset: Text = Field(description="Id of a data set that is ready.")
+    models: Annotated[list[Text], Field(min_length=1, max_length=1000)] | None = Field(
         default=None, description="Ids or names of active models; without it, every active model."
     )
-    scores: Annotated[list[str], Field(min_length=1)] | None = Field(
+    scores: Annotated[list[Text], Field(min_length=1, max_length=100)] | None = Field(
         default=None, description="Names of scores to show; without it, all. The order is by linear_probe in any case."
     )
-    name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    name: Name | None = None
 
 
 class Counts(BaseModel):
@@ -131,7 +129,7 @@ def read_view(session: Session, row: Selection) -> SelectionView:
     status_code=202,
     response_model=SelectionView,
     summary="Rank the zoo on a data set",
-    responses=responses(401, 403, 404, 409, 422),
+    responses=responses(400, 401, 403, 404, 409, 413, 422),
 )
 def create_selection(
     request: SelectionRequest,
@@ -245,7 +243,7 @@ async def get_selection(
     status_code=202,
     response_model=SelectionView,
     summary="Cancel a selection",
-    responses=responses(401, 403, 404),
+    responses=responses(401, 403, 404, 422),
 )
 def cancel_selection(selection_id: str, service: ServiceDep, caller: Writer) -> SelectionView:
     """End a selection; what was ranked so far stays readable. Cancelling twice is the same as once."""

@@ -19,9 +19,9 @@ def purge_deleted(database: Database, objects: Objects) -> int:
     for dataset_id, digest in rows:
         objects.delete(f"uploads/{dataset_id}")
         objects.delete(f"reports/{dataset_id}.json")
+        if digest:
+            delete_unreferenced(database, objects, digest)
         with database.write() as session:
-            if digest and not is_referenced(session, digest):
-                delete_content(objects, digest)
             session.execute(
                 update(Dataset)
                 .where(Dataset.id == dataset_id, Dataset.state == DatasetState.DELETING)
@@ -30,8 +30,11 @@ def purge_deleted(database: Database, objects: Objects) -> int:
     return len(rows)
 
 
-def delete_content(objects: Objects, digest: str) -> None:
-    """Delete the canonical images of a content digest and everything computed from them."""
-    objects.delete(f"datasets/{digest}.parquet")
-    objects.delete(f"extractions/{digest}")
-    objects.delete(f"scores/{digest}")
+def delete_unreferenced(database: Database, objects: Objects, digest: str) -> None:
+    """Delete the canonical images of a digest and all that was computed from them, unless a live data set has them."""
+    with database.write() as session:  # a writing transaction: on SQLite nobody can add a reference meanwhile
+        if is_referenced(session, digest):
+            return
+        objects.delete(f"datasets/{digest}.parquet")
+        objects.delete(f"extractions/{digest}")
+        objects.delete(f"scores/{digest}")

@@ -4,9 +4,7 @@ import json
 import os
 import re
 import signal
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +12,8 @@ import httpx
 import pytest
 
 from tests.fixtures.processes import RunningService, is_alive, running_service
+from tests.fixtures.story import finished, select, upload, wait_for, wait_for_zoo
 from tests.fixtures.tiny_zoo import ARCHITECTURES, tiny_zoo
-
-SAMPLE = Path(__file__).parents[2] / "examples" / "fashion-mnist-sample.zip"
-
-
-def wait_for(look: Callable[[], Any], seconds: float = 60) -> Any:
-    """Return the first true answer of ``look``."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if answer := look():
-            return answer
-        time.sleep(0.05)
-    raise AssertionError("it did not happen in time")
-
-
-def wait_for_zoo(client: httpx.Client) -> None:
-    def all_active() -> bool:
-        models = client.get("/v1/models").json()["data"]
-        assert all(model["status"] != "rejected" for model in models), models
-        return len(models) == 3 and all(model["status"] == "active" for model in models)
-
-    wait_for(all_active)
-
-
-def upload(client: httpx.Client) -> str:
-    dataset = client.post("/v1/datasets", content=SAMPLE.read_bytes()).json()["id"]
-    state = client.get(f"/v1/datasets/{dataset}", params={"wait": 30}).json()
-    assert state["status"] == "ready", state
-    return str(dataset)
-
-
-def select(client: httpx.Client, dataset: str) -> str:
-    answer = client.post("/v1/selections", json={"dataset": dataset})
-    assert answer.status_code == 202, answer.text
-    return str(answer.json()["id"])
 
 
 def wait_until_running(client: httpx.Client, selection: str) -> None:
@@ -58,12 +23,6 @@ def wait_until_running(client: httpx.Client, selection: str) -> None:
         return any(current["stage"] == "extracting" for current in state["progress"]["current"])
 
     wait_for(is_extracting)
-
-
-def finished(client: httpx.Client, selection: str) -> dict[str, Any]:
-    wait_for(lambda: client.get(f"/v1/selections/{selection}").json()["status"] == "done", 120)
-    results: dict[str, Any] = client.get(f"/v1/selections/{selection}/results").json()
-    return results
 
 
 def ended_jobs(log: Path) -> Counter[str]:

@@ -1,0 +1,149 @@
+"""A whole service with a tiny zoo: uploads, selections, caches, failures, deletion."""
+
+import io
+import random
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.storage.objects import Objects
+from tests.fixtures.processes import RunningService, running_service
+from tests.fixtures.story import SAMPLE, finished, prepared, select, upload, wait_for, wait_for_zoo
+from tests.fixtures.tiny_zoo import tiny_zoo
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    folder = tmp_path_factory.mktemp("service")
+    environment = {"FORETUNE_ZOO_MANIFEST": str(tiny_zoo(folder)), "FORETUNE_MAX_IMAGES": "200"}
+    with running_service(folder / "home", **environment) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(service: RunningService) -> Iterator[httpx.Client]:
+    with service.client() as client:
+        wait_for_zoo(client)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def dataset(client: httpx.Client) -> str:
+    return upload(client)
+
+
+def keys(service: RunningService) -> list[str]:
+    return Objects((service.home / "objects").as_uri()).keys()
+
+
+def shuffled_labels(seed: int) -> bytes:
+    """Return the sample with its images dealt out to the classes at random."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(SAMPLE) as sample, zipfile.ZipFile(archive, "w") as target:
+        names = [name for name in sample.namelist() if name.endswith(".png")]
+        folders = [name.rpartition("/")[0] for name in names]
+        random.Random(seed).shuffle(folders)
+        for number, (name, folder) in enumerate(zip(names, folders, strict=True)):
+            target.writestr(f"{folder}/{number}.png", sample.read(name))
+    return archive.getvalue()
+
+
+def test_the_ranking_says_everything_it_should(client: httpx.Client, dataset: str) -> None:
+    results = finished(client, select(client, dataset))
+    assert results["final"] is True
+    assert results["verdict"].endswith(".")
+    assert results["evidence"]["images"] == {"evaluated": 200, "in_dataset": 400, "split": "train", "held_out": 200}
+    assert "bootstrap" in results["evidence"]["method"]
+    assert [row["rank"] for row in results["data"]] == [1, 2, 3]
+    accuracies = [row["score"] for row in results["data"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    for row in results["data"]:
+        low, high = row["rank_interval"]
+        assert low <= row["rank"] <= high
+        assert row["scores"]["linear_probe"]["value"] == row["score"] == row["probe_accuracy"]["mean"]
+        assert set(row["scores"]) == {"lfc", "lfc_offdiagonal", "lfc_centered", "logme", "knn", "linear_probe"}
+    assert 0.3 < accuracies[0] < 1  # even random convolutions tell shoes from trousers
+
+
+def test_the_same_selection_again_runs_no_network_and_ranks_the_same(client: httpx.Client, dataset: str) -> None:
+    first = finished(client, select(client, dataset))
+    again = finished(client, select(client, dataset))
+    assert all(row["cached"] for row in again["data"])
+    unchanged = ("rank", "rank_interval", "tie_group", "name", "scores", "probe_accuracy", "probability_of_best")
+    assert [[row[key] for key in unchanged] for row in again["data"]] == [
+        [row[key] for key in unchanged] for row in first["data"]
+    ]
+    assert again["verdict"] == first["verdict"]
+
+
+def test_a_selection_of_some_models_and_scores(client: httpx.Client, dataset: str) -> None:
+    chosen = {"models": ["test_resnet"], "scores": ["logme"]}
+    (row,) = finished(client, select(client, dataset, **chosen))["data"]
+    assert (row["name"], set(row["scores"])) == ("test_resnet", {"logme"})
+
+
+def test_shuffled_labels_have_no_signal(client: httpx.Client) -> None:
+    results = finished(client, select(client, upload(client, shuffled_labels(3))))
+    assert results["verdict"].startswith("No signal")
+    assert results["evidence"]["signal"] is False
+
+
+def test_one_failed_model_does_not_spoil_the_rest(client: httpx.Client, service: RunningService) -> None:
+    zoo = {model["name"]: model for model in wait_for_zoo(client)}
+    weights = service.home / "weights" / f"{zoo['test_vit']['facts']['weights_sha256']}.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
+    try:
+        results = finished(client, select(client, upload(client, shuffled_labels(4))))
+    finally:
+        weights.write_bytes(content)
+    *ranked, failed = results["data"]
+    assert [row["rank"] for row in ranked] == [1, 2]
+    assert (failed["name"], failed["status"], failed["rank"]) == ("test_vit", "failed", None)
+    assert failed["error"]["code"] == "unsafe_weights"
+    assert failed["error"]["hint"]
+
+
+def test_a_rejected_archive_leaves_no_object(client: httpx.Client, service: RunningService) -> None:
+    before = keys(service)
+    rejected = prepared(client, b"this is no archive")
+    assert rejected["error"]["code"] == "unsupported_archive"
+    assert rejected["error"]["hint"]
+    assert keys(service) == before
+    answer = client.post("/v1/selections", json={"dataset": rejected["id"]})
+    assert (answer.status_code, answer.json()["code"]) == (409, "dataset_rejected")
+
+
+def test_deleting_a_data_set_leaves_nothing_of_it(client: httpx.Client, service: RunningService) -> None:
+    before = keys(service)
+    dataset = upload(client, shuffled_labels(5))
+    selection = select(client, dataset)
+    finished(client, selection)
+    assert any(key.startswith("extractions/") for key in set(keys(service)) - set(before))
+    assert client.delete(f"/v1/datasets/{dataset}").status_code == 204
+    assert client.get(f"/v1/datasets/{dataset}").status_code == 404
+    assert keys(service) == before
+    assert client.get(f"/v1/selections/{selection}/results").json()["final"] is True
+
+
+def test_a_cancelled_selection_stops_working(client: httpx.Client, service: RunningService) -> None:
+    selection = select(client, upload(client, shuffled_labels(6)))
+    assert client.post(f"/v1/selections/{selection}/cancel").json()["status"] == "cancelled"
+    results = client.get(f"/v1/selections/{selection}/results").json()
+    assert results["final"] is True
+    assert {row["status"] for row in results["data"]} <= {"done", "cancelled"}
+    dataset = client.get(f"/v1/selections/{selection}").json()["dataset"]
+    wait_for(lambda: client.delete(f"/v1/datasets/{dataset}").status_code == 204)
+
+
+def test_a_model_with_a_wrong_hash_is_rejected(client: httpx.Client, tmp_path: Path) -> None:
+    spec = wait_for_zoo(client)[0]["spec"]
+    other = spec | {"name": "tampered", "source": spec["source"] | {"sha256": "0" * 64}}
+    model = client.post("/v1/models", json=other).json()["id"]
+    state = client.get(f"/v1/models/{model}", params={"wait": 30}).json()
+    assert (state["status"], state["error"]["code"]) == ("rejected", "weights_hash_mismatch")
+    assert state["checks"][-1]["outcome"] == "fail"
+    assert "tampered" not in [row["name"] for row in finished(client, select(client, upload(client)))["data"]]
