@@ -9,6 +9,7 @@ from sqlalchemy import create_engine, text
 from app.storage.database import Database
 from app.storage.migrate import upgrade
 from app.storage.objects import Objects
+from app.storage.tables import Base
 from tests.fixtures.servers import postgres, redis_server
 
 pytest_plugins = ["tests.fixtures.service"]
@@ -16,13 +17,20 @@ pytest_plugins = ["tests.fixtures.service"]
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """Yield the URL of a PostgreSQL server with a migrated template database."""
+    """Yield the URL of a PostgreSQL server."""
     with postgres() as url:
-        _execute(url, "CREATE DATABASE template_foretune")
-        database = Database(f"{url}/template_foretune")
-        upgrade(database)
-        database.close()
         yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_database_url(postgres_url: str) -> str:
+    """Return the URL of a migrated database, which whoever uses it empties again."""
+    url = f"{postgres_url}/foretune"
+    _execute(f"{postgres_url}/postgres", "CREATE DATABASE foretune")
+    database = Database(url)
+    upgrade(database)
+    database.close()
+    return url
 
 
 @pytest.fixture(scope="session")
@@ -52,13 +60,17 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         yield database
         database.close()
         return
-    url = request.getfixturevalue("postgres_url")
-    name = f"test_{abs(hash(request.node.nodeid)):x}"
-    _execute(url, f"CREATE DATABASE {name} TEMPLATE template_foretune")
-    database = Database(f"{url}/{name}")
+    url = request.getfixturevalue("postgres_database_url")
+    database = Database(url)
     yield database
     database.close()
-    _execute(url, f"DROP DATABASE {name} WITH (FORCE)")
+    # Emptying one database takes a hundredth of the time that making a new one does.
+    _execute(
+        url,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid != pg_backend_pid()",
+        f"TRUNCATE {', '.join(Base.metadata.tables)}",
+    )
 
 
 @pytest.fixture
@@ -67,8 +79,9 @@ def objects(tmp_path: Path) -> Objects:
     return Objects((tmp_path / "objects").as_uri())
 
 
-def _execute(url: str, statement: str) -> None:
-    engine = create_engine(f"{url}/postgres".replace("postgresql://", "postgresql+psycopg://"))
+def _execute(url: str, *statements: str) -> None:
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(statement))
+        for statement in statements:
+            connection.execute(text(statement))
     engine.dispose()

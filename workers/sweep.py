@@ -69,3 +69,4 @@ def tidy(runtime: Runtime) -> None:
         datasets.mark_stale_uploads(session, older_than_seconds=runtime.settings.receive_timeout_seconds)
         idempotency.prune(session, hours=runtime.settings.idempotency_hours)
     purge_deleted(runtime.database, runtime.objects)
+    runtime.objects.discard_drafts(older_than_seconds=runtime.settings.receive_timeout_seconds)

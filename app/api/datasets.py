@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from app.api.access import Caller, Reader, Service, ServiceDep, Writer
-from app.api.envelopes import After, Limit, ListOf, Progress
+from app.api.envelopes import MAX_NAME_LENGTH, After, Limit, ListOf, Progress
 from app.api.polling import IfNoneMatch, Wait, etag, not_modified, wait_for_news
 from app.api.problems import JobError, responses
 from app.api.upload import Received, receive
@@ -101,7 +102,7 @@ _UPLOAD_BODY = {
     summary="Upload a zip, tar or tar.gz of class folders",
     openapi_extra=_UPLOAD_BODY,
     responses=responses(
-        401, 403, 413, 422, also={200: {"model": DatasetView, "description": "These bytes were uploaded before"}}
+        400, 401, 403, 413, 422, also={200: {"model": DatasetView, "description": "These bytes were uploaded before"}}
     ),
 )
 async def upload_dataset(
@@ -109,7 +110,9 @@ async def upload_dataset(
     response: Response,
     service: ServiceDep,
     caller: Writer,
-    name: Annotated[str | None, Query(min_length=1, max_length=200, description="A name for people.")] = None,
+    name: Annotated[
+        str | None, Query(min_length=1, max_length=MAX_NAME_LENGTH, description="A name for people.")
+    ] = None,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Any:
     """Stream an archive in; a worker unpacks and checks it. The same bytes again give the same data set."""
@@ -164,8 +167,8 @@ def _complete(
 
 def _abandon(service: Service, caller: Caller, dataset_id: str) -> None:
     with service.database.write() as session:
-        was_receiving = Datasets(session, caller.tenant).abandon(dataset_id)
-    if was_receiving:
+        is_unwanted = Datasets(session, caller.tenant).abandon(dataset_id)
+    if is_unwanted:
         service.objects.delete(f"uploads/{dataset_id}")
 
 
@@ -229,9 +232,7 @@ def list_files(
             outcomes = json.load(file)
     except FileNotFoundError:
         outcomes = []  # a rejected archive has no report
-    if after is not None and not after.isdigit():
-        raise BadRequest("invalid_cursor", "The cursor is not one that this list returned.", param="after")
-    start = int(after or 0)
+    start = _position(after)
     end = start + limit
     has_more = end < len(outcomes)
     return ListOf(
@@ -245,13 +246,26 @@ def list_files(
     "/v1/datasets/{dataset_id}",
     status_code=204,
     summary="Delete a data set and everything computed from it",
-    responses=responses(401, 403, 404, 409),
+    responses=responses(401, 403, 404, 409, 422),
 )
 def delete_dataset(dataset_id: str, service: ServiceDep, caller: Writer) -> None:
     """Delete a data set, its images, features and scores. Rankings made from it stay readable."""
     with service.database.write() as session:
         Datasets(session, caller.tenant).delete(dataset_id)
     purge_deleted(service.database, service.objects)
+
+
+def _position(cursor: str | None) -> int:
+    if not cursor:
+        return 0
+    if re.fullmatch("[0-9]{1,9}", cursor) is None:
+        raise BadRequest(
+            "invalid_cursor",
+            "The cursor is not one that this list returned.",
+            param="after",
+            hint="Leave `after` out to start from the first entry.",
+        )
+    return int(cursor)
 
 
 def _get(service: Service, caller: Caller, dataset_id: str) -> Dataset:

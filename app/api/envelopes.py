@@ -1,14 +1,58 @@
 """The shapes that all resources share: strict requests, lists, links, progress."""
 
-from typing import Annotated, Generic, TypeVar
+import re
+from typing import Annotated, Any, Generic, TypeVar
 
-from fastapi import Query
-from pydantic import BaseModel, ConfigDict
+from fastapi import Query, Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from app.domain.errors import BadRequest
 
 Item = TypeVar("Item")
 
 Limit = Annotated[int, Query(ge=1, le=200, description="How many entries a page holds.")]
 After = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
+
+MAX_NAME_LENGTH = 200
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_MAX_DEPTH = 32
+_MAX_NUMBER = 2**63
+
+
+def is_storable(text: str) -> bool:
+    """Tell whether every database can store a text: not with NUL or half a surrogate pair in it."""
+    return _UNSTORABLE.search(text) is None
+
+
+def _storable(value: Any) -> Any:
+    waiting = [(value, 0)]
+    while waiting:
+        part, depth = waiting.pop()
+        if depth > _MAX_DEPTH:
+            raise PydanticCustomError("too_deep", "Nested more than {depth} levels deep", {"depth": _MAX_DEPTH})
+        if isinstance(part, str) and not is_storable(part):
+            raise PydanticCustomError("unstorable", "Text must not contain NUL or unpaired surrogates")
+        if isinstance(part, int) and abs(part) >= _MAX_NUMBER:
+            raise PydanticCustomError("out_of_range", "A whole number has more than 64 bits")
+        if isinstance(part, list):
+            waiting += [(item, depth + 1) for item in part]
+        if isinstance(part, dict):
+            waiting += [(item, depth + 1) for pair in part.items() for item in pair]
+    return value
+
+
+def refuse_unstorable_url(request: Request) -> None:
+    """Refuse a request whose URL has a NUL in it: no id, name or cursor has, and not every database takes it."""
+    if "\x00" in request.url.path or b"%00" in request.scope["query_string"]:
+        raise BadRequest(
+            "invalid_request", "The URL contains a NUL character.", param="url", hint="Take %00 out of the URL."
+        )
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+Name = Annotated[Text, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
 class StrictModel(BaseModel):

@@ -1,6 +1,7 @@
 """/v1/selections/{id}/events: server-sent events, one for each revision, resumable by Last-Event-ID."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -38,7 +39,7 @@ async def watch_selection(
 ) -> StreamingResponse:
     """Send the selection whenever its revision has grown: `event: revision`, at last `event: end`."""
     first = await run_in_threadpool(_read, service, caller, selection_id)  # a foreign id is a 404, not a stream
-    known = int(last_event_id) if last_event_id and last_event_id.isdigit() else 0
+    known = int(last_event_id or 0) if re.fullmatch("[0-9]{0,9}", last_event_id or "") else 0
     events = _events(request, service, caller, first, known)
     return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from app.api.access import Admin, Scope, ServiceDep
-from app.api.envelopes import After, Limit, ListOf, StrictModel
+from app.api.envelopes import After, Limit, ListOf, Name, StrictModel
 from app.api.problems import responses
 from app.storage.repositories.keys import Keys
 from app.storage.tables import ApiKey
@@ -18,7 +18,7 @@ router = APIRouter(tags=["keys"])
 class KeyRequest(StrictModel):
     """A key to be made."""
 
-    name: str = Field(min_length=1, max_length=200, description="Who or what will use it.")
+    name: Name = Field(description="Who or what will use it.")
     scopes: list[Scope] = Field(default=["read", "write"], min_length=1)
     tenant: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[a-z0-9][a-z0-9_-]*$")] | None = Field(
         default=None, description="Whose data sets and selections it sees; without it, the caller's own."
@@ -55,7 +55,7 @@ def view(row: ApiKey) -> KeyView:
     )
 
 
-@router.post("/v1/keys", status_code=201, summary="Make a key", responses=responses(401, 403, 422))
+@router.post("/v1/keys", status_code=201, summary="Make a key", responses=responses(400, 401, 403, 413, 422))
 def create_key(request: KeyRequest, service: ServiceDep, caller: Admin) -> NewKey:
     """Make a key; keep the answer, for the key cannot be read again."""
     with service.database.write() as session:
@@ -75,7 +75,7 @@ def list_keys(service: ServiceDep, caller: Admin, limit: Limit = 50, after: Afte
     )
 
 
-@router.delete("/v1/keys/{key_id}", status_code=204, summary="Revoke a key", responses=responses(401, 403, 404))
+@router.delete("/v1/keys/{key_id}", status_code=204, summary="Revoke a key", responses=responses(401, 403, 404, 422))
 def revoke_key(key_id: str, service: ServiceDep, caller: Admin) -> None:
     """End a key at once."""
     with service.database.write() as session:

@@ -3,10 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from app.api import datasets, events, health, keys, models, problems, results, selections
 from app.api.access import Service
+from app.api.body_limit import LimitJsonBodies
+from app.api.envelopes import refuse_unstorable_url
 from app.api.observe import Observe
 from app.bell import make_bell
 from app.config import Settings
@@ -39,10 +41,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        dependencies=[Depends(refuse_unstorable_url)],
     )
     api.state.service = Service(settings, database, Objects(settings.objects_url), make_bell(settings.broker_url))
     problems.install(api)
     for resource in (datasets, selections, results, events, models, keys, health):
         api.include_router(resource.router)
+    api.add_middleware(LimitJsonBodies, upload_path="/v1/datasets")
     api.add_middleware(Observe)
     return api

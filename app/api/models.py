@@ -8,9 +8,10 @@ from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from app.api.access import Admin, Reader, Service, ServiceDep
-from app.api.envelopes import After, Limit, ListOf, StrictModel
+from app.api.envelopes import MAX_NAME_LENGTH, After, JsonObject, Limit, ListOf, StrictModel, Text
 from app.api.polling import IfNoneMatch, Wait, etag, not_modified, wait_for_news
 from app.api.problems import JobError, responses
+from app.domain.errors import BadRequest
 from app.domain.model_spec import ModelSpec
 from app.domain.states import ModelState
 from app.storage.repositories.models import Models
@@ -42,7 +43,7 @@ class ModelPatch(StrictModel):
     """What may change about a model."""
 
     status: Literal["active", "disabled"]
-    reason: Annotated[str, Field(max_length=1000)] | None = None
+    reason: Annotated[Text, Field(max_length=1000)] | None = None
 
 
 def view(row: Model) -> ModelView:
@@ -78,15 +79,28 @@ _EXAMPLE = {
     response_model=ModelView,
     summary="Register a model, or a new version of one",
     responses=responses(
-        401, 403, 422, also={200: {"model": ModelView, "description": "This very version is registered already"}}
+        400,
+        401,
+        403,
+        413,
+        422,
+        also={200: {"model": ModelView, "description": "This very version is registered already"}},
     ),
 )
 def register_model(
-    spec: Annotated[dict[str, Any], Body(examples=[_EXAMPLE])], response: Response, service: ServiceDep, caller: Admin
+    spec: Annotated[JsonObject, Body(examples=[_EXAMPLE])], response: Response, service: ServiceDep, caller: Admin
 ) -> ModelView:
     """Take a specification; a worker fetches the weights, verifies them and runs the admission checks."""
+    model_spec = ModelSpec.from_dict(spec)
+    if len(model_spec.name) > MAX_NAME_LENGTH:
+        raise BadRequest(
+            "invalid_model_spec",
+            f"name: longer than {MAX_NAME_LENGTH} characters",
+            param="name",
+            hint="Choose a shorter name.",
+        )
     with service.database.write() as session:
-        row, is_new = Models(session).register(ModelSpec.from_dict(spec))
+        row, is_new = Models(session).register(model_spec)
         answer = view(row)
     response.status_code = 202 if is_new else 200
     response.headers["Location"] = f"/v1/models/{row.id}"
@@ -143,7 +157,7 @@ async def get_model(
 @router.patch(
     "/v1/models/{model_id}",
     summary="Enable or disable a model",
-    responses=responses(401, 403, 404, 409, 422),
+    responses=responses(400, 401, 403, 404, 409, 413, 422),
 )
 def change_model(model_id: str, patch: ModelPatch, service: ServiceDep, caller: Admin) -> ModelView:
     """Switch a model off or on again; rankings made with it stay as they are."""

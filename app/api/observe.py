@@ -30,6 +30,7 @@ class Observe:
             return
         asked = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         request_id = asked if _WELL_FORMED_ID.match(asked) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
         status = 500
 

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from app.domain.errors import BadRequest, ForetuneError, Unavailable
@@ -68,14 +69,13 @@ def respond(request: Request, error: ForetuneError, headers: Mapping[str, str] |
 
 
 def responses(*statuses: int, also: dict[int | str, dict[str, Any]] | None = None) -> dict[int | str, dict[str, Any]]:
-    """Document the problems a route may answer with, and ``also`` its other answers."""
+    """Document the problems a route may answer with, besides 503, and ``also`` its other answers."""
     return (also or {}) | {
         status: {
-            "model": Problem,
             "description": _TITLES[status],
-            "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
         }
-        for status in statuses
+        for status in (*statuses, 503)
     }
 
 
@@ -85,6 +85,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(RequestValidationError, _validation_error)
     api.add_exception_handler(HTTPException, _http_error)
     api.add_exception_handler(OperationalError, _database_error)
+    api.add_exception_handler(PoolTimeout, _database_error)
     api.add_exception_handler(Exception, _unexpected_error)
 
 
@@ -100,7 +101,8 @@ def _foretune_error(request: Request, error: Exception) -> JSONResponse:
 
 def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
+    errors = error.errors()  # an unknown field often explains why another is missing
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     param = ".".join(str(part) for part in first["loc"][1:]) or str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         known = BadRequest(
@@ -111,17 +113,30 @@ def _validation_error(request: Request, error: Exception) -> JSONResponse:
         )
         return respond(request, known)
     if first["type"] == "json_invalid":
-        broken = BadRequest("invalid_json", f"The body is not JSON: {first['ctx']['error']}.", param="body", status=400)
-        return respond(request, broken)
+        return respond(request, _invalid_json(first["ctx"]["error"]))
     invalid = BadRequest(
         "invalid_request", f"{param}: {first['msg']}.", param=param, hint="See /docs for what the route takes."
     )
     return respond(request, invalid)
 
 
+def _invalid_json(why: str) -> BadRequest:
+    return BadRequest(
+        "invalid_json",
+        f"The body is not JSON: {why}.",
+        param="body",
+        hint="Send one JSON object, encoded as UTF-8.",
+        status=400,
+    )
+
+
 def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    code = {404: "route_not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    if error.status_code == 400:
+        return respond(request, _invalid_json("it is nested too deep, not UTF-8, or was not sent to its end"))
+    code = {404: "route_not_found", 405: "method_not_allowed", 413: "body_too_large"}.get(
+        error.status_code, "http_error"
+    )
     known = BadRequest(
         code,
         f"{request.method} {request.url.path}: {error.detail}.",
@@ -140,10 +155,11 @@ def _database_error(request: Request, error: Exception) -> JSONResponse:
 
 
 def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
-    log.error("request.failed", path=request.url.path, exc_info=error)
+    request_id = request.state.request_id
+    log.error("request.failed", path=request.url.path, request_id=request_id, exc_info=error)
     unexpected = ForetuneError(
         "internal_error",
         "The service failed to answer this request; nothing more is known here.",
         hint="The service's log has the details under this request's X-Request-Id.",
     )
-    return respond(request, unexpected)
+    return respond(request, unexpected, {"X-Request-Id": request_id})

@@ -7,14 +7,17 @@ from typing import IO, Any
 
 from fastapi import Request
 from python_multipart import MultipartParser
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
+from app.api.envelopes import MAX_NAME_LENGTH, is_storable
 from app.domain.errors import BadRequest, PayloadTooLarge
 
 _WRITE_BYTES = 1 << 20
 _MAX_FIELD_BYTES = 4096
+_MAX_FORM_BYTES = 1 << 16  # what boundaries, part headers and short fields may add to a file
 
 
 @dataclass
@@ -31,18 +34,18 @@ async def receive(request: Request, target: IO[bytes], *, max_bytes: int) -> Rec
 
     Raises:
         PayloadTooLarge: ``upload_too_large``.
-        BadRequest: ``missing_file``, ``empty_upload``, ``malformed_multipart``, ``unknown_field``.
+        BadRequest: ``missing_file``, ``empty_upload``, ``upload_incomplete``, ``malformed_multipart``,
+            ``unknown_field``, ``invalid_request``.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > max_bytes + _MAX_FIELD_BYTES:
-        raise _too_large(max_bytes)
     sink = _Sink(target, max_bytes)
     kind, options = parse_options_header(request.headers.get("content-type"))
-    if kind == b"multipart/form-data":
-        name = await _receive_form(request.stream(), options.get(b"boundary"), sink)
+    is_form = kind == b"multipart/form-data"
+    chunks = _at_most(max_bytes, request, overhead=_MAX_FORM_BYTES if is_form else 0)
+    if is_form:
+        name = await _receive_form(chunks, options.get(b"boundary"), sink)
     else:
         name = None
-        async for chunk in request.stream():
+        async for chunk in chunks:
             await sink.write(chunk)
     await sink.flush()
     if sink.size == 0:
@@ -55,19 +58,50 @@ async def receive(request: Request, target: IO[bytes], *, max_bytes: int) -> Rec
     return Received(sink.digest.hexdigest(), sink.size, name)
 
 
+async def _at_most(max_bytes: int, request: Request, *, overhead: int) -> AsyncIterator[bytes]:
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > max_bytes + overhead:
+        raise _too_large(max_bytes)
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > max_bytes + overhead:
+                raise _too_large(max_bytes)
+            yield chunk
+    except ClientDisconnect as error:
+        raise BadRequest(
+            "upload_incomplete",
+            f"The connection broke off after {size} bytes.",
+            param="file",
+            hint="Send the upload again.",
+            status=400,
+        ) from error
+
+
 async def _receive_form(chunks: AsyncIterator[bytes], boundary: bytes | None, sink: "_Sink") -> str | None:
     if not boundary:
-        raise BadRequest("malformed_multipart", "The multipart body names no boundary.", param="Content-Type")
+        raise BadRequest(
+            "malformed_multipart",
+            "The multipart body names no boundary.",
+            param="Content-Type",
+            hint="Let the HTTP library set the Content-Type of a form.",
+        )
     form = _Form()
-    parser = MultipartParser(boundary, form.callbacks())
     try:
+        parser = MultipartParser(boundary, form.callbacks())
         async for chunk in chunks:
             parser.write(chunk)
             for part in form.take_file_bytes():
                 await sink.write(part)
         parser.finalize()
-    except MultipartParseError as error:
-        raise BadRequest("malformed_multipart", f"The multipart body cannot be read: {error}.", param="body") from error
+    except FormParserError as error:
+        raise BadRequest(
+            "malformed_multipart",
+            f"The multipart body cannot be read: {error}.",
+            param="body",
+            hint="Let the HTTP library write the form, or send the archive as the raw body.",
+        ) from error
     if not form.ended:
         raise BadRequest(
             "malformed_multipart",
@@ -82,7 +116,7 @@ async def _receive_form(chunks: AsyncIterator[bytes], boundary: bytes | None, si
             param="file",
             hint="curl: -F file=@photos.zip",
         )
-    return form.fields.get("name")
+    return form.name
 
 
 @dataclass
@@ -116,7 +150,7 @@ class _Sink:
 class _Form:
     """Takes apart a form as it arrives: the bytes of ``file`` pass through, short fields are kept."""
 
-    fields: dict[str, str] = field(default_factory=dict)
+    name: str | None = None
     saw_file: bool = False
     ended: bool = False
     _field: str = ""
@@ -154,7 +188,12 @@ class _Form:
         self._field = options.get(b"name", b"").decode("utf-8", "replace")
         if self._field == "file":
             if self.saw_file:
-                raise BadRequest("malformed_multipart", "The form has more than one field `file`.", param="file")
+                raise BadRequest(
+                    "malformed_multipart",
+                    "The form has more than one field `file`.",
+                    param="file",
+                    hint="Send one archive in one request.",
+                )
             self.saw_file = True
         elif self._field != "name":
             raise BadRequest(
@@ -170,14 +209,27 @@ class _Form:
             return
         self._value += data[start:end]
         if len(self._value) > _MAX_FIELD_BYTES:
-            raise BadRequest("invalid_request", f"The field {self._field!r} is too long.", param=self._field)
+            raise _invalid_name()
 
     def _end_part(self) -> None:
-        if self._field != "file":
-            self.fields[self._field] = self._value.decode("utf-8", "replace")
+        if self._field != "name":
+            return
+        name = self._value.decode("utf-8", "replace")
+        if len(name) > MAX_NAME_LENGTH or not is_storable(name):
+            raise _invalid_name()
+        self.name = name or None
 
     def _end(self) -> None:
         self.ended = True
+
+
+def _invalid_name() -> BadRequest:
+    return BadRequest(
+        "invalid_request",
+        f"The field 'name' has more than {MAX_NAME_LENGTH} characters or a NUL in it.",
+        param="name",
+        hint="Choose a shorter name.",
+    )
 
 
 def _too_large(max_bytes: int) -> PayloadTooLarge:

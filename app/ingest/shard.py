@@ -51,7 +51,9 @@ def read_labels(path: Path) -> tuple[NDArray[np.int64], list[str], list[str]]:
 
 def read_paths(path: Path) -> list[str]:
     """Return the path of each image inside the uploaded archive."""
-    paths: list[str] = pq.read_table(path, columns=["image.path"])["image"].combine_chunks().field("path").to_pylist()
+    with pq.ParquetFile(path) as file:
+        images = file.read(columns=["image.path"])["image"].combine_chunks()
+    paths: list[str] = images.field("path").to_pylist()
     return paths
 
 

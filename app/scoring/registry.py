@@ -59,7 +59,7 @@ _SCORES = (
         meaning="Share of images that a linear classifier on the features gets right when it has not seen them.",
         implementation="app.scoring.linear_probe:linear_probe",
         invariances=frozenset({"scale", "offset", "rotation", "class_permutation"}),
-        cost="n C min(n, d) for each of some 500 optimisation steps",
+        cost="n C min(n, d), some thousand times",
         paper="Alain and Bengio 2016, arXiv:1610.01644",
         equation="multinomial logistic regression, stratified 5-fold cross-validation",
     ),

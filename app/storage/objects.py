@@ -4,18 +4,23 @@ uploads/{dataset id}                          an archive as it was uploaded
 datasets/{digest}.parquet                     the canonical images of a data set
 extractions/{digest}/{model}/{version}        features and logits of one model on one data set
 scores/{digest}/{model}/{version}             scores and per-image outcomes made from them
+reports/{dataset id}.json                     what became of each file that is not part of the data set
+drafts/                                       a local store's files that are still being written
 """
 
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+_DRAFTS = "drafts"
 
 
 class Objects:
@@ -42,14 +47,15 @@ class Objects:
                 raise
             file.close()
             return
-        draft = f"{path}.{uuid.uuid4().hex}.part"
-        self._files.makedirs(self._files._parent(path), exist_ok=True)
+        draft = Path(self._path(_DRAFTS)) / uuid.uuid4().hex
+        draft.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(draft, "wb") as file:  # noqa: PTH123  (a plain file: fsspec's wrapper costs a copy)
+            with draft.open("wb") as file:
                 yield file
-            Path(draft).replace(path)
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            draft.replace(path)
         finally:
-            Path(draft).unlink(missing_ok=True)
+            draft.unlink(missing_ok=True)
 
     def put(self, key: str, source: Path) -> None:
         """Store a copy of a local file."""
@@ -81,14 +87,27 @@ class Objects:
     def delete(self, key: str) -> None:
         """Delete an object or everything under a key; what is not there is no error."""
         path = self._path(key)
-        if self._files.exists(path):
-            self._files.rm(path, recursive=True)
+        while self._files.exists(path):
+            try:
+                self._files.rm(path, recursive=True)
+            except FileNotFoundError:
+                continue  # somebody else is deleting the same: look what is left
 
     def keys(self) -> list[str]:
         """List every key, for audits and tests."""
         if not self._files.exists(self._root):
             return []
-        return sorted(path.removeprefix(self._root).lstrip("/") for path in self._files.find(self._root))
+        keys = (path.removeprefix(self._root).lstrip("/") for path in self._files.find(self._root))
+        return sorted(key for key in keys if not key.startswith(f"{_DRAFTS}/"))
+
+    def discard_drafts(self, *, older_than_seconds: float) -> None:
+        """Remove what processes left half-written when they were killed."""
+        if not self._is_local:
+            return  # such a store shows and keeps nothing of a write that did not end
+        for draft in Path(self._path(_DRAFTS)).glob("*"):
+            with suppress(FileNotFoundError):  # it has become an object meanwhile
+                if draft.stat().st_mtime < time.time() - older_than_seconds:
+                    draft.unlink()
 
     def check(self) -> None:
         """Write and delete one byte, or raise what the store raises."""

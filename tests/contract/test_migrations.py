@@ -22,10 +22,13 @@ def test_migrating_again_changes_nothing(database: Database) -> None:
         assert set(inspect(connection).get_table_names()) == {*Base.metadata.tables, "alembic_version"}
 
 
-def test_the_history_can_be_undone(database: Database) -> None:
+def test_the_history_can_be_undone_and_done_again(database: Database) -> None:
     config = alembic_config()
     with database.writing_engine.begin() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, "base")
     with database.engine.connect() as connection:
         assert inspect(connection).get_table_names() == ["alembic_version"]
+    upgrade(database)
+    with database.engine.connect() as connection:
+        assert set(inspect(connection).get_table_names()) == {*Base.metadata.tables, "alembic_version"}

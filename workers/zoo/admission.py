@@ -127,7 +127,7 @@ def admit(spec: ModelSpec, cache: Path, *, on_check: Callable[[Check], None] | N
     with checks.check("forward") as finding:
         finding.detail = soundness.check_forward(network, module, batch_BCHW)
     with checks.check("deterministic") as finding:
-        finding.detail = soundness.check_deterministic(network, batch_BCHW)
+        finding.detail = soundness.check_deterministic(network, batch_BCHW[:2])
     with checks.check("batch_invariant") as finding:
         finding.detail = soundness.check_batch_invariant(network, batch_BCHW)
     with checks.check("known_photos") as finding:

@@ -5,6 +5,7 @@ The tensors keep the names they have in the file; ``workers.zoo.layouts`` gives 
 
 import json
 import pickle
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,7 +61,9 @@ def read(path: Path) -> Tensors:
 
 def _read_torch(path: Path) -> Tensors:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols: what cannot be read is refused below
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise _unsafe("reading it would need code to run, or it is damaged") from error
     if not isinstance(state, dict) or not state:

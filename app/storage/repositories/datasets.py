@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, delete, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -35,25 +35,31 @@ class Datasets:
         Returns:
             The data set of these bytes, and whether it is this new one. When the tenant had uploaded the same bytes
             before, the new row is gone and the earlier one is returned.
+
+        Raises:
+            NotFound: ``dataset_not_found``, when the upload was deleted while it went on.
         """
-        arrived = update(Dataset).where(Dataset.id == dataset_id, Dataset.state == DatasetState.RECEIVING)
-        try:
-            with self._session.begin_nested():
-                self._session.execute(arrived.values(state=DatasetState.RECEIVED, name=name, sha256=sha256, bytes=size))
-        except IntegrityError:
-            self._session.execute(delete(Dataset).where(Dataset.id == dataset_id))
-            earlier = self._visible_with(Dataset.sha256 == sha256, Dataset.state != DatasetState.RECEIVING)
-            assert earlier is not None
-            return earlier, False
-        return self.get(dataset_id), True
+        arrived = update(Dataset).where(*self._receiving(dataset_id))
+        arrived = arrived.values(state=DatasetState.RECEIVED, name=name, sha256=sha256, bytes=size)
+        while True:
+            try:
+                with self._session.begin_nested():
+                    self._session.execute(arrived.values(revision=Dataset.revision + 1))
+                return self.get(dataset_id), True
+            except IntegrityError:
+                earlier = self._visible_with(Dataset.sha256 == sha256, Dataset.state != DatasetState.RECEIVING)
+                if earlier is not None:  # else it was deleted at this moment, and its place is free
+                    self._session.execute(delete(Dataset).where(Dataset.id == dataset_id))
+                    return earlier, False
 
     def abandon(self, dataset_id: str) -> bool:
-        """Remove the row of an upload that broke off; False when it is no longer being received."""
-        removed = self._session.execute(
-            delete(Dataset).where(Dataset.id == dataset_id, Dataset.state == DatasetState.RECEIVING)
-        )
-        assert isinstance(removed, CursorResult)
-        return removed.rowcount == 1
+        """Remove the row of an upload that broke off, and tell whether its bytes are to go too.
+
+        They stay when the upload was complete already.
+        """
+        self._session.execute(delete(Dataset).where(*self._receiving(dataset_id)))
+        kept = select(Dataset.id).where(Dataset.id == dataset_id, Dataset.state.not_in(DATASET_GONE))
+        return self._session.scalar(kept) is None
 
     def get(self, dataset_id: str, *, lock: bool = False) -> Dataset:
         """Return one data set.
@@ -101,6 +107,9 @@ class Datasets:
             .where(Dataset.id == dataset_id)
             .values(state=DatasetState.DELETING, lease_token=None, revision=Dataset.revision + 1)
         )
+
+    def _receiving(self, dataset_id: str) -> list[Any]:
+        return [Dataset.id == dataset_id, Dataset.tenant == self._tenant, Dataset.state == DatasetState.RECEIVING]
 
     def _visible(self) -> list[Any]:
         return [Dataset.tenant == self._tenant, Dataset.state.not_in(DATASET_GONE)]

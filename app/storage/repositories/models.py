@@ -4,6 +4,7 @@ import hashlib
 import json
 
 from sqlalchemy import func, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.domain.errors import BadRequest, Conflict, NotFound
@@ -31,9 +32,17 @@ class Models:
         """
         digest = hashlib.sha256(json.dumps(spec.as_dict(), sort_keys=True).encode()).hexdigest()
         known = select(Model).where(Model.name == spec.name, Model.spec_digest == digest)
-        model = self._session.scalar(known)
-        if model is not None:
-            return model, False
+        while True:
+            model = self._session.scalar(known)
+            if model is not None:
+                return model, False
+            try:
+                with self._session.begin_nested():
+                    return self._add(spec, digest), True
+            except IntegrityError:
+                continue  # somebody registered this version, or another of the same number, at this moment
+
+    def _add(self, spec: ModelSpec, digest: str) -> Model:
         latest = self._session.scalar(select(func.max(Model.version)).where(Model.name == spec.name)) or 0
         model = Model(
             id=new_id("mdl"),
@@ -46,7 +55,7 @@ class Models:
         )
         self._session.add(model)
         self._session.flush()
-        return model, True
+        return model
 
     def get(self, model_id: str) -> Model:
         """Return one model version.
@@ -116,7 +125,7 @@ class Models:
 
         Raises:
             NotFound: ``model_not_found``.
-            Conflict: ``model_state``, when the model is neither active nor disabled, or another version is active.
+            Conflict: ``model_state``, when the model is neither active nor disabled.
         """
         model = self.get(model_id)
         if model.state == state:
@@ -141,11 +150,18 @@ class Models:
 
     def retire_other_versions(self, model: Model) -> None:
         """Disable the active version of the same name, so that ``model`` can take its place."""
+        # Two versions that become active at the same moment take turns, by the locks of their rows.
+        versions = select(Model.id).where(Model.name == model.name)
+        self._session.execute(versions.order_by(Model.id).with_for_update())
         others = [Model.name == model.name, Model.id != model.id, Model.state == ModelState.ACTIVE]
         self._session.execute(
             update(Model)
             .where(*others)
-            .values(state=ModelState.DISABLED, reason=f"superseded by version {model.version}")
+            .values(
+                state=ModelState.DISABLED,
+                reason=f"superseded by version {model.version}",
+                revision=Model.revision + 1,
+            )
             .execution_options(synchronize_session=False)
         )
 

@@ -1,10 +1,10 @@
 """Cursor pages over (created_at, id): stable while rows are added, cheap at any depth."""
 
 import base64
-import binascii
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Select, tuple_
@@ -13,6 +13,8 @@ from sqlalchemy.orm import Session
 from app.domain.errors import BadRequest
 
 Row = TypeVar("Row")
+
+_ID = re.compile(r"[a-z]+_[0-9a-z]+")
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,13 @@ def _decode(cursor: str) -> tuple[datetime, str]:
         padded = cursor + "=" * (-len(cursor) % 4)
         moment, row_id = base64.urlsafe_b64decode(padded.encode("ascii")).decode().split("|")
         created_at = datetime.fromisoformat(moment)
-        if created_at.tzinfo is None:
-            raise ValueError("no time zone")
-    except (ValueError, UnicodeError, binascii.Error) as error:
+        if created_at.tzinfo is None or not _ID.fullmatch(row_id):
+            raise ValueError("not made by a list")
+        return created_at.astimezone(UTC), row_id
+    except (ValueError, OverflowError) as error:
         raise BadRequest(
             "invalid_cursor",
             "The cursor is not one that this list returned.",
             param="after",
             hint="Leave `after` out to start from the newest entry.",
         ) from error
-    return created_at, row_id

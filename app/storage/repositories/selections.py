@@ -100,21 +100,26 @@ class Selections:
     def cancel(self, selection_id: str) -> Selection:
         """End a selection and its open evaluations; one that has ended already stays as it is."""
         selection = self.get(selection_id)
-        ended = {"state": SelectionState.CANCELLED, "finished_at": now(), "revision": Selection.revision + 1}
-        cancelled = self._session.execute(
-            update(Selection)
-            .where(Selection.id == selection_id, Selection.state.not_in(SELECTION_TERMINAL))
-            .values(ended)
+        # Evaluations before their selection, as workers do it: in the other order both could wait for each other.
+        # An ended selection has no open ones.
+        self._session.execute(
+            update(Evaluation)
+            .where(Evaluation.selection_id == selection_id, Evaluation.state.not_in(EVALUATION_TERMINAL))
+            .values(
+                state=EvaluationState.CANCELLED,
+                lease_token=None,
+                lease_holder=None,
+                lease_expires_at=None,
+                revision=Evaluation.revision + 1,
+            )
             .execution_options(synchronize_session=False)
         )
-        assert isinstance(cancelled, CursorResult)
-        if cancelled.rowcount:
-            self._session.execute(
-                update(Evaluation)
-                .where(Evaluation.selection_id == selection_id, Evaluation.state.not_in(EVALUATION_TERMINAL))
-                .values(state=EvaluationState.CANCELLED, lease_token=None, lease_expires_at=None)
-                .execution_options(synchronize_session=False)
-            )
+        self._session.execute(
+            update(Selection)
+            .where(Selection.id == selection_id, Selection.state.not_in(SELECTION_TERMINAL))
+            .values(state=SelectionState.CANCELLED, finished_at=now(), revision=Selection.revision + 1)
+            .execution_options(synchronize_session=False)
+        )
         self._session.refresh(selection)
         return selection
 

@@ -8,8 +8,8 @@ import zipfile
 
 import pytest
 
-from app.ingest.limits import MIB, Limits
 from app.domain.interruption import Interrupted
+from app.ingest.limits import MIB, Limits
 from tests.fixtures import archives, image_files
 
 

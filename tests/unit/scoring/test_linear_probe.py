@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from app.scoring import compute
@@ -26,12 +27,16 @@ def noisy(seed, images, dimensions, classes, spread=1.0):
 
 def log_probabilities(train_ND, train_labels_N, test_ND, classes, penalty):
     """Return scikit-learn's log-probabilities, columns for all classes."""
-    model = LogisticRegression(C=1 / (penalty * len(train_ND)), tol=1e-10, max_iter=100_000)
+    strength = 1 / (penalty * len(train_ND))
     if classes == 2:  # its binary model has one weight vector w, ours two, +-w/2: half the penalty gives the same model
-        model.C *= 2
+        strength *= 2
+    model = LogisticRegression(C=strength, tol=1e-9, max_iter=1000, solver="newton-cholesky")
     model.fit(train_ND, train_labels_N)
+    logits = model.decision_function(test_ND)
+    if classes == 2:
+        logits = np.stack([np.zeros(len(logits)), logits], axis=1)
     found = np.full((len(test_ND), classes), -np.inf)
-    found[:, model.classes_] = model.predict_log_proba(test_ND)
+    found[:, model.classes_] = log_softmax(logits, axis=1)
     return found
 
 
@@ -102,7 +107,7 @@ def test_solver_equals_scikit_learn(seed, classes, penalty):
     for fold, training_N in enumerate(training_FN):
         expected = log_probabilities(features_ND[training_N], labels_N[training_N], features_ND, classes, penalty)
         found = path.log_probabilities(fold, np.arange(36))
-        assert np.exp(found) == pytest.approx(np.exp(expected), abs=1e-5)
+        assert np.exp(found) == pytest.approx(np.exp(expected), abs=1e-4)
 
 
 def test_a_warm_start_leads_to_the_same_minimum():

@@ -5,6 +5,7 @@ Legend: N images, D feature dimensions.
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +75,12 @@ def test_statement_is_complete(name):
     assert score.cost
     assert set(score.inputs) >= {"features", "labels"}
     assert score.invariances <= set(INVARIANCES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_documented(name):
+    page = Path(__file__).parents[3] / "docs" / "scores.md"
+    assert f"| `{name}` |" in page.read_text(encoding="utf-8")
 
 
 def test_unknown_score_lists_the_names():

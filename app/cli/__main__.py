@@ -1,0 +1,5 @@
+"""``python -m app.cli`` is ``foretune``."""
+
+from app.cli import main
+
+main()

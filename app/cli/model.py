@@ -1,0 +1,153 @@
+"""``foretune models``: the zoo."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.options import AsJson, ModelName, NoWait, Reason
+from app.cli.session import session
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from app.client import Model
+
+commands = typer.Typer(help="See the zoo of pretrained models, and add to it.", no_args_is_help=True)
+
+_TORCHVISION = "torchvision:"
+
+
+@commands.command("list")
+def list_models(
+    status: Annotated[str | None, typer.Option(help="Only models in this state, such as active.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List models, newest first."""
+    with session(as_json=as_json) as (terminal, client):
+        terminal.list(
+            list(client.models.list(status)),
+            ("id", "name", "version", "status", "size", "pretrained on", "licence"),
+            lambda one: (
+                one.id,
+                one.name,
+                one.version,
+                f"{one.status}: {one.error.code}" if one.error else one.status,
+                _size(one),
+                ", ".join((_stated(one).get("pretraining") or {}).get("datasets", [])),
+                _stated(one).get("license"),
+            ),
+        )
+
+
+@commands.command()
+def show(model: ModelName, as_json: AsJson = False) -> None:
+    """Show a model, its facts and how it passed its checks."""
+    from app.cli.lookup import find_model
+
+    with session(as_json=as_json) as (terminal, client):
+        found = find_model(client, model)
+        terminal.answer(found, _report(found))
+
+
+@commands.command()
+def add(
+    spec: Annotated[
+        str,
+        typer.Argument(metavar="SPEC", help="A YAML or JSON file of one or more models, or torchvision:NAME.WEIGHTS."),
+    ],
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Register models and wait for their checks, as in: foretune models add torchvision:resnet50.IMAGENET1K_V2."""
+    from app.cli.following import follow_model, note_missing_worker
+
+    with session(as_json=as_json) as (terminal, client):
+        models = [client.models.register(one) for one in _read(spec)]
+        if not no_wait and not all(model.has_ended for model in models):
+            note_missing_worker(terminal, client)
+            models = [follow_model(terminal, client, model) for model in models]
+        if as_json:
+            terminal.json(models)
+        else:
+            for model in models:
+                terminal.show(_report(model))
+    if any(model.status == "rejected" for model in models):
+        raise typer.Exit(1)
+
+
+@commands.command()
+def enable(model: ModelName, reason: Reason = None, as_json: AsJson = False) -> None:
+    """Use a disabled model again."""
+    _switch(model, reason, as_json=as_json, on=True)
+
+
+@commands.command()
+def disable(model: ModelName, reason: Reason = None, as_json: AsJson = False) -> None:
+    """Leave a model out of later selections; rankings made with it stay as they are."""
+    _switch(model, reason, as_json=as_json, on=False)
+
+
+def _switch(name: str, reason: str | None, *, as_json: bool, on: bool) -> None:
+    from app.cli.lookup import find_model
+
+    with session(as_json=as_json) as (terminal, client):
+        model_id = find_model(client, name).id
+        model = client.models.enable(model_id, reason) if on else client.models.disable(model_id, reason)
+        terminal.answer(model, f"{model.name} version {model.version} is {model.status}.")
+
+
+def _read(spec: str) -> list[dict[str, Any]]:
+    """Return the specifications in a file, or the one that a torchvision entry implies."""
+    from app.client import Failure
+
+    if spec.startswith(_TORCHVISION):
+        entry = spec.removeprefix(_TORCHVISION)
+        return [{"name": entry.lower(), "source": {"type": "torchvision", "entry": entry}}]
+    import yaml
+
+    hint = "Write one specification, or `models:` and a list of them. JSON is YAML too."
+    try:
+        document = yaml.safe_load(Path(spec).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure("file_not_readable", f"{spec} cannot be read: {error}.", param=spec, hint=hint) from error
+    except yaml.YAMLError as error:
+        raise Failure("invalid_manifest", f"{spec} is neither YAML nor JSON: {error}", param=spec, hint=hint) from error
+    entries = document["models"] if isinstance(document, dict) and set(document) == {"models"} else document
+    entries = entries if isinstance(entries, list) else [entries]
+    if not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise Failure("invalid_manifest", f"{spec} holds no model specification.", param=spec, hint=hint)
+    return entries
+
+
+def _stated(model: "Model") -> dict[str, Any]:
+    """Return the specification with what the checks filled in."""
+    stated: dict[str, Any] = (model.facts or {}).get("resolved") or model.spec
+    return stated
+
+
+def _size(model: "Model") -> str:
+    parameters = (model.facts or {}).get("parameters")
+    return f"{parameters / 1e6:.1f} M" if parameters else ""
+
+
+def _report(model: "Model") -> "RenderableType":
+    from rich.console import Group
+    from rich.text import Text
+
+    from app.cli.tables import facts
+    from app.cli.terminal import printable
+
+    stated = _stated(model)
+    rows: list[tuple[str, object]] = [
+        (field, stated[field]) for field in ("architecture", "license", "homepage", "notes") if stated.get(field)
+    ]
+    rows += [(fact, str(value)) for fact, value in (model.facts or {}).items() if fact != "resolved"]
+    for check in model.checks:
+        rows.append((f"check {check['name']}", f"{check['outcome']}  {check.get('detail') or ''}"))
+    if model.reason:
+        rows.append(("reason", model.reason))
+    if model.error is not None:
+        rows += [("error", f"{model.error.message} ({model.error.code})"), ("hint", model.error.hint)]
+    title = (printable(model.name), "bold")
+    return Group(Text.assemble(title, f"  version {model.version}  {model.id}  {model.status}"), facts(rows))

@@ -1,0 +1,30 @@
+"""All commands, by name. The modules that do the work are imported by the command that runs."""
+
+import typer
+
+from app.cli import dataset, demo, key, model, selection, service
+
+program = typer.Typer(
+    name="foretune",
+    help="Which pretrained model should I fine-tune on my images?",
+    epilog="Commands find the service by FORETUNE_URL and FORETUNE_KEY, else on this machine. See the README.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_RUN, _RANK, _MANAGE = "Run the service", "Rank models", "Manage"
+
+program.command(rich_help_panel=_RUN)(service.serve)
+program.command(rich_help_panel=_RUN)(service.worker)
+program.command(rich_help_panel=_RUN)(service.migrate)
+program.command(rich_help_panel=_RUN)(service.status)
+program.command(rich_help_panel=_RUN)(demo.demo)
+program.add_typer(dataset.commands, name="dataset", rich_help_panel=_RANK)
+program.command(rich_help_panel=_RANK)(selection.select)
+program.command(rich_help_panel=_RANK)(selection.watch)
+program.command(rich_help_panel=_RANK)(selection.results)
+program.command(rich_help_panel=_RANK)(selection.cancel)
+program.command("selections", rich_help_panel=_RANK)(selection.list_selections)
+program.add_typer(model.commands, name="models", rich_help_panel=_MANAGE)
+program.add_typer(key.commands, name="key", rich_help_panel=_MANAGE)

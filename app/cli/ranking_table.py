@@ -1,0 +1,113 @@
+"""A ranking as a table that a person understands: the verdict, the models in order, what the numbers mean."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from app.cli.terminal import printable
+from app.client.resources import RankedModel, Results
+
+_SHORT_NAMES = {"knn": "k-NN", "logme": "LogME", "lfc": "LFC", "lfc_offdiagonal": "LFC-o", "lfc_centered": "LFC-c"}
+_PREFERRED = ("knn", "logme", "lfc_centered", "lfc_offdiagonal", "lfc")
+
+
+def ranking_table(results: Results, console: Console) -> RenderableType:
+    """Return a ranking for a console; scores that its width does not hold are in the JSON and CSV results."""
+    ranked = [row for row in results.data if row.rank is not None]
+    failed = [row for row in results.data if row.error is not None]
+    waiting = [row for row in results.data if row.rank is None and row.error is None]
+    parts: list[RenderableType] = [Text(printable(results.verdict or "Nothing is ranked yet."), style="bold")]
+    if ranked:
+        parts += [Text(), _widest_that_fits(ranked, console), Text(), Text(_legend(results), style="dim")]
+    if not results.final:
+        parts.append(Text(f"This ranking is not final; still open: {_names(waiting)}.", style="yellow"))
+    elif waiting:
+        parts.append(Text(f"Not evaluated, for the selection is {results.status}: {_names(waiting)}.", style="yellow"))
+    for row in failed:
+        assert row.error is not None
+        told = f" failed: {row.error.message} ({row.error.code})"
+        parts.append(Text.assemble((printable(row.name), "bold red"), printable(told)))
+        if row.error.hint:
+            parts.append(Text(f"  {printable(row.error.hint)}", style="dim"))
+    return Group(*parts)
+
+
+def _widest_that_fits(ranked: Sequence[RankedModel], console: Console) -> Table:
+    """Return the table with as many columns as the console is wide enough for."""
+    there = {name for row in ranked for name in row.scores}
+    scores = [name for name in _PREFERRED if name in there] + sorted(there - {*_PREFERRED, "linear_probe"})
+    unlimited = console.options.update_width(1000)
+    for shown in range(len(scores), -1, -1):
+        table = _table(ranked, scores[:shown])
+        if console.measure(table, options=unlimited).maximum <= console.width:
+            return table
+    return _table(ranked, [], is_narrow=True)
+
+
+def _table(ranked: Sequence[RankedModel], scores: Sequence[str], *, is_narrow: bool = False) -> Table:
+    table = Table(box=box.HORIZONTALS, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("#", justify="right")
+    table.add_column("range", no_wrap=True)
+    table.add_column("model", overflow="fold")
+    table.add_column("probe accuracy", no_wrap=True)
+    if not is_narrow:
+        table.add_column("size", justify="right", no_wrap=True)
+        table.add_column("pretrained on")
+    for name in scores:
+        table.add_column(_SHORT_NAMES.get(name, name), justify="right", no_wrap=True)
+    for row, following in zip(ranked, [*ranked[1:], None], strict=True):
+        cells: list[RenderableType] = [str(row.rank), _rank_interval(row), Text(printable(row.name)), _accuracy(row)]
+        if not is_narrow:
+            cells += [_size(row.parameters), Text(printable(",\n".join(row.pretraining) or "-"))]
+        style = "green" if row.tie_group == 1 else ""
+        is_last_of_group = following is None or following.tie_group != row.tie_group
+        table.add_row(*cells, *(_score(row, name) for name in scores), style=style, end_section=is_last_of_group)
+    return table
+
+
+def _rank_interval(row: RankedModel) -> str:
+    if row.rank_interval is None:
+        return ""
+    low, high = row.rank_interval
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def _accuracy(row: RankedModel) -> str:
+    if row.probe_accuracy is None:
+        return ""
+    low, high = row.probe_accuracy.interval
+    return f"{row.probe_accuracy.mean:6.1%} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def _size(parameters: int | None) -> str:
+    return "" if parameters is None else f"{parameters / 1e6:.1f} M"
+
+
+def _score(row: RankedModel, name: str) -> str:
+    score = row.scores.get(name)
+    if score is None:
+        return "-"
+    return f"{score.value:.1%}" if name == "knn" else f"{score.value:.3f}"
+
+
+def _legend(results: Results) -> str:
+    level = f"{results.evidence.get('level', 0.9):.0%}"
+    images = results.evidence.get("images") or {}
+    lines = [
+        f"Between two lines: statistically tied. Range: the ranks a model may really have ({level} confidence).",
+        f"Probe accuracy: unseen images that a linear classifier on frozen features gets right ({level} interval).",
+        "Size: millions of weights. The scores behind do not change the order; larger is better.",
+    ]
+    if images.get("evaluated") and images["evaluated"] != images["in_dataset"]:
+        split = f" (split {images['split']})" if images.get("split") else ""
+        lines.append(f"Measured on {images['evaluated']:,} of the {images['in_dataset']:,} images{split}.")
+    if results.evidence.get("warnings"):
+        lines.append("Scores warn of: " + ", ".join(results.evidence["warnings"]) + ".")
+    return "\n".join(lines)
+
+
+def _names(rows: Sequence[RankedModel]) -> str:
+    return printable(", ".join(row.name for row in rows))

@@ -1,0 +1,33 @@
+"""The client: ``Foretune()`` finds the service and its key by itself and speaks the public REST interface."""
+
+from app.client.errors import ApiError, Failure, JobFailed, ServiceUnreachable, WaitTimedOut
+from app.client.foretune import Foretune
+from app.client.resources import (
+    Dataset,
+    FileOutcome,
+    Key,
+    Model,
+    NewKey,
+    RankedModel,
+    Readiness,
+    Results,
+    Selection,
+)
+
+__all__ = [
+    "ApiError",
+    "Dataset",
+    "Failure",
+    "FileOutcome",
+    "Foretune",
+    "JobFailed",
+    "Key",
+    "Model",
+    "NewKey",
+    "RankedModel",
+    "Readiness",
+    "Results",
+    "Selection",
+    "ServiceUnreachable",
+    "WaitTimedOut",
+]

@@ -1,0 +1,243 @@
+"""What the service answers, as typed, frozen objects. A field that a newer service adds is kept."""
+
+from datetime import datetime
+from typing import Any, ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from app.domain.states import DATASET_TERMINAL, MODEL_TERMINAL, SELECTION_TERMINAL
+
+
+class Resource(BaseModel):
+    """An answer, or a part of one."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class JobError(Resource):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    param: str | None = None
+    hint: str | None = None
+
+
+class Progress(Resource):
+    """How far a job has come."""
+
+    stage: str
+    done: int
+    total: int
+
+
+class Job(Resource):
+    """Something a worker does."""
+
+    terminal: ClassVar[frozenset[str]] = frozenset()
+    id: str
+    name: str
+    status: str
+    revision: int
+    created_at: datetime
+    error: JobError | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its status is the last one."""
+        return self.status in self.terminal
+
+
+class ClassCount(Resource):
+    """A class and its number of images."""
+
+    name: str
+    count: int
+    example: str
+
+
+class FileCounts(Resource):
+    """What became of an archive's files."""
+
+    total: int
+    used: int
+    ignored: int
+    corrupt: int
+    excluded: int
+
+
+class DatasetWarning(Resource):
+    """Something that the user should know about a data set."""
+
+    code: str
+    detail: str
+    count: int
+    examples: tuple[str, ...]
+
+
+class Detected(Resource):
+    """How an archive was understood."""
+
+    layout: str
+    root: str
+    classes: tuple[ClassCount, ...]
+    splits: dict[str, int]
+    files: FileCounts
+    warnings: tuple[DatasetWarning, ...]
+    images: dict[str, Any]
+
+
+class Dataset(Job):
+    """An uploaded data set."""
+
+    terminal = frozenset[str](DATASET_TERMINAL)
+    bytes: int
+    sha256: str | None
+    digest: str | None
+    progress: Progress | None
+    detected: Detected | None
+
+
+class FileOutcome(Resource):
+    """What became of one file that is not part of the data set."""
+
+    path: str
+    outcome: str
+    reason: str
+    detail: str | None = None
+
+
+class Model(Job):
+    """One version of a model of the zoo."""
+
+    terminal = frozenset[str](MODEL_TERMINAL)
+    version: int
+    spec: dict[str, Any]
+    facts: dict[str, Any] | None
+    checks: tuple[dict[str, Any], ...]
+    reason: str | None
+
+
+class ModelCounts(Resource):
+    """How many models of a selection stand where."""
+
+    total: int
+    queued: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    cached: int = 0
+
+
+class CurrentModel(Resource):
+    """A model that is being evaluated."""
+
+    model: str
+    name: str
+    stage: str
+    done: int
+    total: int
+
+
+class SelectionProgress(Resource):
+    """How far a selection has come; ``fraction`` is between 0 and 1."""
+
+    models: ModelCounts
+    fraction: float
+    current: tuple[CurrentModel, ...]
+
+
+class Selection(Job):
+    """A ranking that is asked for."""
+
+    terminal = frozenset[str](SELECTION_TERMINAL)
+    dataset: str
+    progress: SelectionProgress
+    scores: tuple[str, ...]
+    verdict: str | None
+
+
+class Score(Resource):
+    """One score of one model; larger is better."""
+
+    value: float
+    stderr: float | None
+    warnings: tuple[str, ...] = ()
+
+
+class Estimate(Resource):
+    """A value with an interval that holds it with probability ``level``."""
+
+    mean: float
+    interval: tuple[float, float]
+    level: float
+    origin: str
+
+
+class RankedModel(Resource):
+    """One row of a ranking; ``rank`` is None until the model is evaluated."""
+
+    rank: int | None
+    rank_interval: tuple[int, int] | None
+    tie_group: int | None
+    model: str
+    name: str
+    version: int
+    parameters: int | None
+    license: str
+    pretraining: tuple[str, ...]
+    probability_of_best: float | None
+    probe_accuracy: Estimate | None
+    scores: dict[str, Score]
+    seconds: dict[str, float] | None
+    cached: bool | None
+    status: str
+    error: JobError | None
+
+
+class Results(Resource):
+    """A ranking: evaluated models by rank, then the others by name."""
+
+    selection: str
+    revision: int
+    final: bool
+    status: str
+    ranked_by: str
+    verdict: str | None
+    evidence: dict[str, Any]
+    data: tuple[RankedModel, ...]
+
+
+class Key(Resource):
+    """An API key as it can be listed."""
+
+    id: str
+    name: str
+    tenant: str
+    prefix: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+
+
+class NewKey(Key):
+    """An API key as it is shown once."""
+
+    key: str
+
+
+class Readiness(Resource):
+    """Whether the service can work: ``ready``, ``degraded`` or ``down``, and which part is not."""
+
+    status: str
+    checks: dict[str, str]
+
+
+Item = TypeVar("Item", bound=Resource)
+
+
+class ListOf(Resource, Generic[Item]):
+    """One page of a list."""
+
+    data: tuple[Item, ...]
+    next_cursor: str | None

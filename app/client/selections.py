@@ -1,0 +1,118 @@
+"""Selections: ask, watch, read the ranking."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+
+from app.client.connection import Connection, may_pass
+from app.client.errors import ApiError, ServiceUnreachable
+from app.client.events import read_events
+from app.client.jobs import every, wait_for
+from app.client.resources import Results, Selection
+
+_PATIENCE_SECONDS = 60.0
+_PAUSE_SECONDS = 0.5
+
+
+class Selections:
+    """The selections of the key's tenant."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Work over a connection."""
+        self._connection = connection
+
+    def create(
+        self,
+        dataset_id: str,
+        *,
+        models: Sequence[str] | None = None,
+        scores: Sequence[str] | None = None,
+        name: str | None = None,
+    ) -> Selection:
+        """Ask for a ranking of models on a data set that is ready.
+
+        Args:
+            dataset_id: the data set.
+            models: ids or names of active models; by default every active one.
+            scores: scores to show; by default all. The order is by the linear probe in any case.
+            name: for people; by default the data set's.
+
+        Raises:
+            ApiError: such as ``dataset_not_ready``, ``no_active_models``, ``unknown_model``.
+        """
+        asked = {
+            "dataset": dataset_id,
+            "models": list(models) if models else None,
+            "scores": list(scores) if scores else None,
+            "name": name,
+        }
+        response = self._connection.send(
+            "POST",
+            "/v1/selections",
+            headers={"Idempotency-Key": uuid.uuid4().hex},
+            repeatable=True,
+            json={field: value for field, value in asked.items() if value is not None},
+        )
+        return self._connection.read(response, Selection)
+
+    def get(self, selection_id: str) -> Selection:
+        """Return one selection."""
+        return self._connection.get(f"/v1/selections/{selection_id}", Selection)
+
+    def list(self) -> Iterator[Selection]:
+        """Yield every selection, newest first."""
+        return every(self._connection, "/v1/selections", Selection)
+
+    def wait(
+        self, selection_id: str, *, timeout: float | None = None, on_change: Callable[[Selection], None] | None = None
+    ) -> Selection:
+        """Return a selection once it is done or cancelled; ``on_change`` sees it whenever something changed.
+
+        Raises:
+            JobFailed: no model could be ranked.
+            WaitTimedOut: it has not ended within ``timeout`` seconds.
+        """
+        return wait_for(
+            self._connection, f"/v1/selections/{selection_id}", Selection, timeout=timeout, on_change=on_change
+        )
+
+    def watch(self, selection_id: str) -> Iterator[Selection]:
+        """Yield a selection now and whenever its revision has grown, until it has ended.
+
+        A connection that breaks off is opened anew after the last event seen, for up to a minute.
+
+        Raises:
+            ApiError: there is no such selection.
+            ServiceUnreachable: the service stayed away for more than a minute.
+        """
+        last_id: str | None = None
+        away_since: float | None = None
+        while True:
+            headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
+            try:
+                with self._connection.stream(f"/v1/selections/{selection_id}/events", headers) as chunks:
+                    away_since = None
+                    for event in read_events(chunks):
+                        last_id = event.id
+                        yield Selection.model_validate_json(event.data)
+                        if event.name == "end":
+                            return
+            except (ServiceUnreachable, ApiError) as error:
+                away_since = away_since or time.monotonic()
+                if not may_pass(error) or time.monotonic() - away_since > _PATIENCE_SECONDS:
+                    raise
+            time.sleep(_PAUSE_SECONDS)
+
+    def results(self, selection_id: str) -> Results:
+        """Return the ranking as far as it has come."""
+        return self._connection.get(f"/v1/selections/{selection_id}/results", Results)
+
+    def results_csv(self, selection_id: str) -> str:
+        """Return the ranking as CSV."""
+        path = f"/v1/selections/{selection_id}/results"
+        return self._connection.send("GET", path, params={"format": "csv"}, headers={"Accept": "text/csv"}).text
+
+    def cancel(self, selection_id: str) -> Selection:
+        """End a selection; what was ranked stays readable."""
+        response = self._connection.send("POST", f"/v1/selections/{selection_id}/cancel", repeatable=True)
+        return self._connection.read(response, Selection)

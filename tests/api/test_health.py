@@ -1,0 +1,97 @@
+"""Health, readiness, metrics: what load balancers and monitoring see."""
+
+from pathlib import Path
+
+import httpx
+from sqlalchemy import text
+
+from app.storage.database import Database
+from app.storage.repositories.workers import announce
+from tests.api.problem import assert_problem
+from tests.fixtures.service import RunningService, empty_zoo_settings, own_database, run_service
+
+
+def test_a_service_without_a_worker_is_degraded(service: RunningService) -> None:
+    anybody = service.client()
+    assert anybody.get("/healthz").json() == {"status": "alive"}
+    answer = anybody.get("/readyz")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "degraded"
+    assert answer.json()["checks"]["workers"] != "ok"
+    assert answer.json()["checks"]["database"] == "ok"
+
+
+def test_readiness_leaves_no_object(service: RunningService) -> None:
+    before = service.objects.keys()
+    service.client().get("/readyz")
+    assert service.objects.keys() == before
+
+
+def test_metrics_count_requests_by_route_and_jobs_by_state(service: RunningService, user: httpx.Client) -> None:
+    user.post("/v1/datasets", content=b"metrics")
+    user.get("/v1/datasets/ds_nothing")
+    metrics = service.client().get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain")
+    assert 'foretune_requests_total{method="GET",route="/v1/datasets/{dataset_id}",status="404"}' in metrics.text
+    assert 'foretune_jobs{kind="dataset",state="received"}' in metrics.text
+    assert "ds_nothing" not in metrics.text
+
+
+def test_every_answer_carries_a_request_id(service: RunningService) -> None:
+    anybody = service.client()
+    assert anybody.get("/healthz", headers={"X-Request-Id": "mine-1"}).headers["X-Request-Id"] == "mine-1"
+    made = [anybody.get("/nowhere", headers={"X-Request-Id": asked}).headers["X-Request-Id"] for asked in ("", "a b")]
+    assert len({*made, "", "a b"}) == 4
+
+
+def test_a_seen_worker_makes_it_ready(tmp_path: Path) -> None:
+    with run_service(empty_zoo_settings(tmp_path)) as service:
+        with service.database.write() as session:
+            announce(session, "host/0", "cpu")
+        assert service.client().get("/readyz").json()["status"] == "ready"
+
+
+def test_without_its_database_it_is_down_and_says_so(tmp_path: Path, postgres_url: str) -> None:
+    with (
+        own_database(postgres_url, "lost") as url,
+        run_service(empty_zoo_settings(tmp_path, database_url=url)) as service,
+    ):
+        client = service.client(service.admin_key)
+        assert client.get("/v1/datasets").status_code == 200
+        _drop(postgres_url)
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["status"] == "down"
+        assert answer.json()["checks"]["database"] != "ok"
+        assert client.get("/healthz").status_code == 200
+        refused = client.get("/v1/datasets")
+        assert_problem(refused, 503, "database_unavailable")
+        assert int(refused.headers["Retry-After"]) > 0
+        assert_problem(client.get("/metrics"), 503, "database_unavailable")
+
+
+def test_without_its_objects_it_is_down(tmp_path: Path) -> None:
+    (tmp_path / "objects").write_text("a file where the folder should be")
+    with run_service(empty_zoo_settings(tmp_path)) as service:
+        answer = service.client().get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["checks"]["objects"] != "ok"
+
+
+def test_a_failure_nobody_foresaw_names_its_request(tmp_path: Path, postgres_url: str) -> None:
+    with (
+        own_database(postgres_url, "broken") as url,
+        run_service(empty_zoo_settings(tmp_path, database_url=url)) as service,
+    ):
+        with service.database.write() as session:
+            session.execute(text("ALTER TABLE datasets RENAME COLUMN bytes TO octets"))
+        answer = service.client(service.admin_key).get("/v1/datasets", headers={"X-Request-Id": "lost-1"})
+        assert_problem(answer, 500, "internal_error")
+        assert answer.headers["X-Request-Id"] == "lost-1"
+
+
+def _drop(postgres_url: str) -> None:
+    database = Database(f"{postgres_url}/postgres")
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("DROP DATABASE lost WITH (FORCE)"))
+    database.close()

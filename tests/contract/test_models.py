@@ -1,0 +1,180 @@
+"""What the repository of models promises, on both databases."""
+
+from functools import partial
+
+import pytest
+from sqlalchemy import update
+
+from app.domain.errors import BadRequest, Conflict, ForetuneError, NotFound
+from app.domain.states import ModelState
+from app.storage.database import Database
+from app.storage.repositories.models import Models
+from app.storage.tables import Model
+from tests.contract.racing import race
+from tests.fixtures.rows import add_model, spec
+
+
+def register(database: Database, name: str = "resnet", *, sha256: str = "0" * 64) -> tuple[str, int, bool]:
+    with database.write() as session:
+        model, is_new = Models(session).register(spec(name, sha256=sha256))
+        return model.id, model.version, is_new
+
+
+def put(database: Database, model_id: str, state: ModelState) -> None:
+    with database.write() as session:
+        session.execute(update(Model).where(Model.id == model_id).values(state=state, facts={"parameters": 1}))
+
+
+def read(database: Database, model_id: str) -> Model:
+    with database.read() as session:
+        return Models(session).get(model_id)
+
+
+def switch(database: Database, model_id: str, state: ModelState, reason: str | None = None) -> Model:
+    with database.write() as session:
+        return Models(session).switch(model_id, state, reason)
+
+
+def choose(database: Database, *names: str) -> list[str]:
+    with database.read() as session:
+        return [model.id for model in Models(session).choose(list(names))]
+
+
+class TestRegistering:
+    def test_the_same_specification_again_is_the_same_version(self, database: Database) -> None:
+        model_id, version, is_new = register(database)
+        assert (version, is_new) == (1, True)
+        assert register(database) == (model_id, 1, False)
+        assert read(database, model_id).state == ModelState.PENDING
+
+    def test_another_specification_is_a_new_version_and_the_old_one_stays(self, database: Database) -> None:
+        first, _, _ = register(database)
+        second, version, is_new = register(database, sha256="1" * 64)
+        assert (version, is_new) == (2, True)
+        assert register(database) == (first, 1, False)
+        assert read(database, first).spec["source"]["sha256"] == "0" * 64
+        assert read(database, second).spec["source"]["sha256"] == "1" * 64
+
+    def test_versions_are_counted_by_name(self, database: Database) -> None:
+        register(database)
+        assert register(database, "vgg")[1] == 1
+
+    def test_of_one_specification_eight_times_at_once_one_is_new(self, database: Database) -> None:
+        registered = race(*[partial(register, database)] * 8)
+        assert len({model_id for model_id, _, _ in registered}) == 1
+        assert sum(is_new for _, _, is_new in registered) == 1
+
+    def test_versions_that_come_at_once_get_numbers_of_their_own(self, database: Database) -> None:
+        registered = race(*[partial(register, database, sha256=f"{number}" * 64) for number in range(6)])
+        assert sorted(version for _, version, _ in registered) == [1, 2, 3, 4, 5, 6]
+
+    def test_an_unknown_model_is_not_found(self, database: Database) -> None:
+        with database.write() as session:
+            models = Models(session)
+            for look in (models.get, models.revision, partial(models.switch, state=ModelState.ACTIVE, reason=None)):
+                with pytest.raises(NotFound) as missing:
+                    look("mdl_nothing")
+                assert missing.value.code == "model_not_found"
+
+
+class TestChoosing:
+    def test_by_id_or_name_in_the_order_asked_for_each_once(self, database: Database) -> None:
+        one, two, three = (add_model(database, name) for name in ("one", "two", "three"))
+        assert choose(database, "three", one) == [three, one]
+        assert choose(database, "two", two, "two", "one") == [two, one]
+
+    def test_an_unknown_model_is_named_by_its_position(self, database: Database) -> None:
+        add_model(database, "one")
+        with pytest.raises(BadRequest) as refused:
+            choose(database, "nothing", "one")
+        assert (refused.value.code, refused.value.param) == ("unknown_model", "models.0")
+        with pytest.raises(BadRequest) as refused:
+            choose(database, "one", "mdl_nothing")
+        assert refused.value.param == "models.1"
+
+    @pytest.mark.parametrize("state", [state for state in ModelState if state != ModelState.ACTIVE])
+    def test_a_model_that_is_not_active_is_refused(self, database: Database, state: ModelState) -> None:
+        model_id = add_model(database, "one", state=state)
+        for name in ("one", model_id):
+            with pytest.raises(Conflict) as refused:
+                choose(database, name)
+            assert (refused.value.code, refused.value.param) == ("model_not_active", "models.0")
+
+    def test_a_name_means_its_active_version(self, database: Database) -> None:
+        first = add_model(database, "one")
+        newer, _, _ = register(database, "one", sha256="1" * 64)
+        assert choose(database, "one") == [first]
+        with pytest.raises(Conflict):
+            choose(database, newer)
+
+    def test_all_active_models_by_name(self, database: Database) -> None:
+        b, a = add_model(database, "b"), add_model(database, "a")
+        add_model(database, "c", state=ModelState.DISABLED)
+        register(database, "d")
+        with database.read() as session:
+            assert [model.id for model in Models(session).active()] == [a, b]
+            assert Models(session).count_unchecked() == 1
+
+    def test_a_listing_may_be_of_one_state(self, database: Database) -> None:
+        active = add_model(database, "a")
+        off = add_model(database, "b", state=ModelState.DISABLED)
+        with database.read() as session:
+            models = Models(session)
+            assert [row.id for row in models.page(limit=5, cursor=None).rows] == [off, active]
+            assert [row.id for row in models.page(limit=5, cursor=None, state="disabled").rows] == [off]
+
+
+class TestSwitching:
+    def test_off_and_on_again(self, database: Database) -> None:
+        model_id = add_model(database, "one")
+        before = read(database, model_id).revision
+        off = switch(database, model_id, ModelState.DISABLED, "too slow")
+        assert (off.state, off.reason) == (ModelState.DISABLED, "too slow")
+        on = switch(database, model_id, ModelState.ACTIVE)
+        assert (on.state, on.reason) == (ModelState.ACTIVE, None)
+        assert on.revision > off.revision > before
+
+    def test_a_repetition_changes_nothing(self, database: Database) -> None:
+        model_id = add_model(database, "one")
+        off = switch(database, model_id, ModelState.DISABLED, "too slow")
+        again = switch(database, model_id, ModelState.DISABLED, "other reason")
+        assert (again.revision, again.reason) == (off.revision, "too slow")
+
+    @pytest.mark.parametrize("state", [ModelState.PENDING, ModelState.CHECKING, ModelState.REJECTED])
+    @pytest.mark.parametrize("wanted", [ModelState.ACTIVE, ModelState.DISABLED])
+    def test_only_checked_models_can_be_switched(
+        self, database: Database, state: ModelState, wanted: ModelState
+    ) -> None:
+        model_id = add_model(database, "one", state=state)
+        with pytest.raises(Conflict) as refused:
+            switch(database, model_id, wanted)
+        assert (refused.value.code, refused.value.param) == ("model_state", "state")
+        assert read(database, model_id).state == state
+
+    def test_the_version_that_comes_takes_the_place_of_the_other(self, database: Database) -> None:
+        first = add_model(database, "one")
+        other = add_model(database, "other")
+        second, _, _ = register(database, "one", sha256="1" * 64)
+        put(database, second, ModelState.DISABLED)
+        before = read(database, first).revision
+        switch(database, second, ModelState.ACTIVE)
+        retired = read(database, first)
+        assert (retired.state, retired.reason) == (ModelState.DISABLED, "superseded by version 2")
+        assert retired.revision > before, "who polls the retired version must hear of it"
+        assert choose(database, "one", "other") == [second, other]
+
+    def test_of_versions_switched_on_at_once_one_is_active(self, database: Database) -> None:
+        versions = [register(database, "one", sha256=f"{number}" * 64)[0] for number in range(4)]
+        for model_id in versions:
+            put(database, model_id, ModelState.DISABLED)
+
+        def enable(model_id: str) -> str:
+            try:
+                return switch(database, model_id, ModelState.ACTIVE).state
+            except ForetuneError as error:
+                return error.code
+
+        for _ in range(3):
+            assert set(race(*[partial(enable, model_id) for model_id in versions])) == {ModelState.ACTIVE}
+            states = [read(database, model_id).state for model_id in versions]
+            assert states.count(ModelState.ACTIVE) == 1

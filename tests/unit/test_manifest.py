@@ -1,0 +1,80 @@
+"""The zoo manifest and the packaged zoo it lists."""
+
+from pathlib import Path
+
+import pytest
+
+from app.domain.errors import BadRequest
+from app.domain.model_spec import ModelSpec, PackageSource
+from app.manifest import PACKAGED, PHOTOS, read_manifest
+
+
+def test_packaged_zoo_is_complete() -> None:
+    specs = read_manifest()
+    assert [spec.name for spec in specs] == [
+        "efficientnet-lite0",
+        "efficientnet-lite1",
+        "efficientnet-lite2",
+        "mobilenetv2-imagenet",
+        "mobilenetv2-deepsort",
+        "mobilenetv2-dogs",
+        "vgg16-hed-edges",
+    ]
+    assert len({spec.digest for spec in specs}) == len(specs)
+    for spec in specs:
+        assert isinstance(spec.source, PackageSource)
+        assert spec.license
+        assert spec.preprocessing is not None
+        assert spec.pretraining is not None
+        assert spec.known_similarity is not None
+        assert bool(spec.known_photos) == (spec.head is not None)
+        used = {known.photo for known in spec.known_photos} | set(spec.known_similarity.photos)
+        assert used <= {path.name for path in PHOTOS.glob("*.jpg")}
+
+
+def test_photos_are_small_and_credited() -> None:
+    readme = (PHOTOS / "README.md").read_text()
+    for path in PHOTOS.glob("*.jpg"):
+        assert path.stat().st_size <= 60_000
+        assert f"`{path.name}`" in readme
+
+
+def test_label_set_of_the_dogs_has_a_name_for_each_class() -> None:
+    names = (PACKAGED.parent / "labels" / "dogs-19.txt").read_text().splitlines()
+    assert len(names) == 19
+    assert names[9] == "German shepherd"
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "param"),
+    [
+        ("models: [", "invalid_manifest", None),
+        ("- name: a", "invalid_manifest", None),
+        ("models: {}", "invalid_manifest", None),
+        ("models: []\nzoo: 1", "invalid_manifest", None),
+        ("models: [1]", "invalid_model_spec", "models[0]"),
+        ("models: [{name: a, architecture: 'timm:vit'}]", "invalid_model_spec", "models[0].source"),
+    ],
+)
+def test_a_wrong_manifest_is_refused(tmp_path: Path, text: str, code: str, param: str | None) -> None:
+    path = tmp_path / "zoo.yaml"
+    path.write_text(text)
+    with pytest.raises(BadRequest) as caught:
+        read_manifest(path)
+    assert (caught.value.code, caught.value.param) == (code, param)
+    assert caught.value.hint
+
+
+def test_a_name_given_twice_is_refused(tmp_path: Path) -> None:
+    entry = "{name: a, source: {type: torchvision, entry: resnet18.IMAGENET1K_V1}}"
+    path = tmp_path / "zoo.yaml"
+    path.write_text(f"models: [{entry}]")
+    assert [spec.architecture for spec in read_manifest(path)] == ["torchvision:resnet18"]
+    path.write_text(f"models: [{entry}, {entry}]")
+    with pytest.raises(BadRequest, match="'a' twice"):
+        read_manifest(path)
+
+
+def test_specifications_survive_a_round_trip() -> None:
+    for spec in read_manifest():
+        assert ModelSpec.from_dict(spec.as_dict()) == spec

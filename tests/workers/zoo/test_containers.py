@@ -1,0 +1,131 @@
+"""Foreign weights files: plain tensors come out, code never runs."""
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from app.domain.errors import ModelRejected
+from workers.zoo.containers import read, rewrite
+
+STATE = {"z": torch.arange(6.0).reshape(2, 3), "a": torch.ones(2, dtype=torch.float16), "n": torch.tensor(3)}
+
+
+class Canary:
+    """Writes a file when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., int], tuple[str]]:
+        return os.system, (f"touch '{self.path}'",)
+
+
+def refuse(original: Path, *, only_safetensors: bool = False) -> str:
+    target = original.with_suffix(".out")
+    with pytest.raises(ModelRejected) as caught:
+        rewrite(original, target, only_safetensors=only_safetensors)
+    assert caught.value.code == "unsafe_weights"
+    assert not target.exists()
+    return caught.value.message
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_state_dict_keeps_names_order_values_and_types(tmp_path: Path, legacy: bool) -> None:
+    torch.save(STATE, tmp_path / "x.pth", _use_new_zipfile_serialization=not legacy)
+    rewrite(tmp_path / "x.pth", tmp_path / "x.safetensors", only_safetensors=False)
+    tensors = read(tmp_path / "x.safetensors")
+    assert list(tensors) == ["z", "a", "n"]
+    assert {name: tensor.dtype for name, tensor in tensors.items()} == {n: t.dtype for n, t in STATE.items()}
+    torch.testing.assert_close(tensors, STATE)
+
+
+def test_tensors_that_share_memory_are_kept_apart(tmp_path: Path) -> None:
+    shared = torch.arange(10.0)
+    torch.save({"a": shared, "b": shared[2:5], "c": shared.reshape(2, 5).T}, tmp_path / "x.pth")
+    rewrite(tmp_path / "x.pth", tmp_path / "x.safetensors", only_safetensors=False)
+    tensors = read(tmp_path / "x.safetensors")
+    torch.testing.assert_close(tensors["b"], shared[2:5])
+    torch.testing.assert_close(tensors["c"], shared.reshape(2, 5).T)
+
+
+@pytest.mark.parametrize("kind", ["torch", "legacy", "pickle"])
+def test_a_pickle_never_executes(tmp_path: Path, kind: str) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "x.pth"
+    payload = {"a": torch.ones(1), "b": Canary(canary)}
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(payload))
+    else:
+        torch.save(payload, path, _use_new_zipfile_serialization=kind == "torch")
+    refuse(path)
+    assert not canary.exists()
+    torch.load(path, weights_only=False) if kind != "pickle" else pickle.loads(path.read_bytes())
+    assert canary.exists()
+
+
+def test_a_state_dict_holds_tensors_only(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"state_dict": STATE}, path)
+    assert "'state_dict' is not a tensor" in refuse(path)
+    torch.save([torch.ones(1)], path)
+    refuse(path)
+    torch.save({}, path)
+    refuse(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"PK\x03\x04damaged", b"\x80\x02damaged", b"\x89HDF\r\n\x1a\n..."])
+def test_damaged_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.pth"
+    path.write_bytes(content)
+    refuse(path)
+
+
+def test_a_truncated_safetensors_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file(STATE, path)
+    path.write_bytes(path.read_bytes()[:-4])
+    refuse(path, only_safetensors=True)
+
+
+def test_a_safetensors_source_accepts_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    torch.save(STATE, path)
+    assert "not a safetensors file" in refuse(path, only_safetensors=True)
+
+
+def test_keras_files_give_their_weights_and_no_optimizer_state(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    kernel = np.arange(12, dtype=np.float32).reshape(3, 4)
+    with h5py.File(path, "w") as file:
+        file["model_weights/dense/kernel"] = kernel
+        file["optimizer_weights/adam/momentum"] = kernel
+        file["optimizer_weights/adam/step"] = 3
+    rewrite(path, tmp_path / "x.safetensors", only_safetensors=False)
+    tensors = read(tmp_path / "x.safetensors")
+    assert list(tensors) == ["model_weights/dense/kernel"]
+    np.testing.assert_array_equal(tensors["model_weights/dense/kernel"].numpy(), kernel)
+
+
+@pytest.mark.parametrize("kind", ["soft", "external", "stored elsewhere", "text"])
+def test_keras_files_cannot_reach_out(tmp_path: Path, kind: str) -> None:
+    secret = tmp_path / "secret"
+    with h5py.File(secret, "w") as file:
+        file["data"] = np.ones(4, np.float32)
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        if kind == "soft":
+            file["a"] = np.ones(2, np.float32)
+            file["link"] = h5py.SoftLink("/a")
+        elif kind == "external":
+            file["link"] = h5py.ExternalLink(str(secret), "/data")
+        elif kind == "stored elsewhere":
+            file.create_dataset("link", (4,), np.float32, external=[(str(secret), 0, 16)])
+        else:
+            file["link"] = ["text"]
+    refuse(path)
