@@ -14,8 +14,8 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import InterpolationMode
 
 from app.manifest import PACKAGED, read_manifest
-from workers.zoo.sources import cached_weights
 from workers.zoo.network import load_network
+from workers.zoo.sources import cached_weights
 
 BATCH = 32
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 from PIL.Image import Image
+from threadpoolctl import threadpool_limits
 
 from app.domain.interruption import Interrupted
 from app.domain.model_spec import ModelSpec
@@ -36,7 +36,7 @@ from workers.runtime import Runtime
 from workers.zoo.network import load_network
 from workers.zoo.sources import cached_weights
 
-log = structlog.get_logger()
+_SMALL_MATRIX = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,16 @@ def _extract(runtime: Runtime, spec: ModelSpec, frames: Iterator[Image], total: 
 
 def _score(extraction: Extraction, images: EvaluatedImages, held: HeldLease) -> ScoredModel:
     started = time.perf_counter()
-    panel = Panel(extraction.features_ND, images.labels_E)
     results: dict[str, Result] = {}
-    for done, (name, score) in enumerate(SCORES.items()):
-        if score.needs_head and extraction.logits_NZ is None:
-            continue
-        results[name] = measure(name, panel)
-        held.report("scoring", done + 1, len(SCORES))
+    # Threads that share a small matrix product mostly wait for each other: one is up to eight times as fast.
+    threads = 1 if extraction.features_ND.size < _SMALL_MATRIX else None
+    with threadpool_limits(threads, user_api="blas"):
+        panel = Panel(extraction.features_ND, images.labels_E)
+        for done, (name, score) in enumerate(SCORES.items()):
+            if score.needs_head and extraction.logits_NZ is None:
+                continue
+            results[name] = measure(name, panel)
+            held.report("scoring", done + 1, len(SCORES))
     probe = results[RANKED_BY]
     seconds = extraction.seconds | {"score": time.perf_counter() - started}
     return ScoredModel(

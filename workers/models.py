@@ -1,5 +1,6 @@
 """A registered model becomes an active one: its weights are fetched and verified, and its checks run."""
 
+from app.domain.interruption import Interrupted
 from app.domain.model_spec import ModelSpec
 from app.storage import leases
 from app.storage.leases import Lease
@@ -15,6 +16,7 @@ def check_model(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
 
     Raises:
         ModelRejected: a check failed.
+        Interrupted: the worker is to stop.
         LeaseLost: nothing was stored.
     """
     with runtime.database.read() as session:
@@ -25,6 +27,8 @@ def check_model(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
         nonlocal checks_done
         checks_done += 1
         held.report("checking", checks_done, 0)
+        if held.should_stop():
+            raise Interrupted(f"Stopped after {checks_done} checks.")
 
     admission = admit(spec, runtime.settings.weights, on_check=count)
     facts = admission.facts | {"resolved": admission.spec.as_dict()}
