@@ -73,7 +73,7 @@ def extract(
     with PixelBatches(network.preprocess, images, batch_size, pin=network.device.type == "cuda") as batches:
         while True:
             if should_stop is not None and should_stop():
-                raise Interrupted
+                raise Interrupted(f"Stopped after {done} images.")
             waiting = time.perf_counter()
             pixels_BHWC = batches.next()
             computing = time.perf_counter()

@@ -18,9 +18,10 @@ from PIL import Image
 from torch import nn
 
 from app.domain.errors import EvaluationFailed
+from app.domain.interruption import Interrupted
 from app.domain.model_spec import Preprocessing
 from tests.fixtures.weights import HALF, small_spec
-from workers.extract.features import Interrupted, extract
+from workers.extract.features import extract
 from workers.zoo.network import Network, load_network
 from workers.zoo.preprocessing import Preprocessor
 from workers.zoo.sources import cached_weights

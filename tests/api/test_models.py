@@ -1,0 +1,121 @@
+"""/v1/models: everybody reads the zoo, admins change it."""
+
+import threading
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+
+from app.domain.states import ModelState
+from tests.api.problem import assert_problem
+from tests.fixtures.rows import add_model, spec
+from tests.fixtures.service import RunningService
+
+
+@pytest.fixture
+def name() -> str:
+    return f"net-{uuid.uuid4().hex[:8]}"
+
+
+def specification(name: str, **more: Any) -> dict[str, Any]:
+    return spec(name).as_dict() | more
+
+
+class TestRegistering:
+    def test_a_version_is_checked_by_a_worker(self, admin: httpx.Client, name: str) -> None:
+        answer = admin.post("/v1/models", json=specification(name))
+        assert answer.status_code == 202
+        body = answer.json()
+        assert answer.headers["Location"] == f"/v1/models/{body['id']}" == body["links"]["self"]
+        assert int(answer.headers["Retry-After"]) >= 1
+        assert (body["name"], body["version"], body["status"], body["checks"]) == (name, 1, "pending", [])
+        assert body["spec"]["architecture"] == "torchvision:resnet18"
+        assert admin.get(answer.headers["Location"]).json() == body
+
+    def test_the_same_again_is_the_same_version(self, admin: httpx.Client, name: str) -> None:
+        first = admin.post("/v1/models", json=specification(name)).json()
+        again = admin.post("/v1/models", json=specification(name))
+        assert (again.status_code, again.json()) == (200, first)
+        changed = admin.post("/v1/models", json=specification(name, notes="other notes"))
+        assert (changed.status_code, changed.json()["version"]) == (202, 2)
+
+    @pytest.mark.parametrize(
+        ("change", "code", "param"),
+        [
+            ({"licence": "mit"}, "invalid_model_spec", "licence"),
+            ({"architecture": "keras:x"}, "invalid_model_spec", "architecture"),
+            ({"source": {"type": "pickle"}}, "invalid_model_spec", "source.type"),
+            ({"source": {"type": "safetensors", "uri": "file:///x", "sha256": "0"}}, "invalid_model_spec", "source.sha256"),
+            ({"name": ""}, "invalid_model_spec", "name"),
+            ({"name": "x" * 201}, "invalid_model_spec", "name"),
+            ({"name": "a\x00b"}, "invalid_request", "body"),
+            ({"notes": [[["deep"]]]}, "invalid_model_spec", "notes"),
+        ],
+    )  # fmt: skip
+    def test_what_it_refuses(
+        self, admin: httpx.Client, name: str, change: dict[str, Any], code: str, param: str
+    ) -> None:
+        assert_problem(admin.post("/v1/models", json=specification(name) | change), 422, code, param=param)
+        listed = admin.get("/v1/models", params={"status": "pending", "limit": 200}).json()["data"]
+        assert name not in [model["name"] for model in listed]
+
+
+class TestReading:
+    def test_everybody_sees_the_same_zoo(self, service: RunningService, user: httpx.Client, name: str) -> None:
+        model_id = add_model(service.database, name)
+        body = user.get(f"/v1/models/{model_id}").json()
+        assert (body["status"], body["facts"]["parameters"]) == ("active", 10)
+        assert user.get("/v1/models", params={"limit": 1}).json()["data"] == [body]
+
+    def test_one_state_only(self, service: RunningService, user: httpx.Client, name: str) -> None:
+        add_model(service.database, name, state=ModelState.DISABLED)
+        listed = user.get("/v1/models", params={"status": "disabled", "limit": 200}).json()["data"]
+        assert name in [model["name"] for model in listed]
+        assert {model["status"] for model in listed} == {"disabled"}
+        assert_problem(user.get("/v1/models", params={"status": "asleep"}), 422, "invalid_request", param="status")
+
+    def test_an_answer_is_held_until_the_model_changes(
+        self, service: RunningService, user: httpx.Client, admin: httpx.Client, name: str
+    ) -> None:
+        path = f"/v1/models/{add_model(service.database, name)}"
+        tag = user.get(path).headers["ETag"]
+        assert user.get(path, headers={"If-None-Match": tag}).status_code == 304
+        threading.Timer(0.3, admin.patch, [path], {"json": {"status": "disabled", "reason": "too slow"}}).start()
+        # An active model is not waited for, so it is asked for again and again.
+        changed = next(
+            answer
+            for answer in (user.get(path, headers={"If-None-Match": tag}, params={"wait": 5}) for _ in range(2000))
+            if answer.status_code == 200
+        )
+        assert (changed.json()["status"], changed.json()["reason"]) == ("disabled", "too slow")
+
+
+class TestSwitching:
+    def test_off_and_on(self, service: RunningService, admin: httpx.Client, name: str) -> None:
+        path = f"/v1/models/{add_model(service.database, name)}"
+        off = admin.patch(path, json={"status": "disabled", "reason": "licence"})
+        assert (off.status_code, off.json()["status"], off.json()["reason"]) == (200, "disabled", "licence")
+        assert admin.patch(path, json={"status": "disabled"}).json() == off.json()
+        assert admin.patch(path, json={"status": "active"}).json()["status"] == "active"
+
+    def test_a_model_that_was_not_checked(self, service: RunningService, admin: httpx.Client, name: str) -> None:
+        path = f"/v1/models/{add_model(service.database, name, state=ModelState.PENDING)}"
+        assert_problem(admin.patch(path, json={"status": "active"}), 409, "model_state", param="status")
+
+    @pytest.mark.parametrize(
+        ("body", "code", "param"),
+        [
+            ({"status": "pending"}, "invalid_request", "status"),
+            ({}, "invalid_request", "status"),
+            ({"status": "active", "version": 2}, "unknown_field", "version"),
+            ({"status": "disabled", "reason": "x" * 1001}, "invalid_request", "reason"),
+            ({"status": "disabled", "reason": "a\x00b"}, "invalid_request", "reason"),
+        ],
+    )
+    def test_what_it_refuses(
+        self, service: RunningService, admin: httpx.Client, name: str, body: dict[str, Any], code: str, param: str
+    ) -> None:
+        path = f"/v1/models/{add_model(service.database, name)}"
+        assert_problem(admin.patch(path, json=body), 422, code, param=param)
+        assert admin.get(path).json()["status"] == "active"
