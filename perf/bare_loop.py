@@ -32,13 +32,15 @@ def main() -> None:
     elapsed = 0.0
     for spec, network in zoo:
         recipe = spec.preprocessing
+        size = list(recipe.crop) if recipe.resize is None else recipe.resize
         transform = v2.Compose(
             [
-                v2.Resize(recipe.resize, InterpolationMode(recipe.interpolation)),
+                v2.Resize(size, InterpolationMode(recipe.interpolation)),
                 v2.CenterCrop(recipe.crop),
                 v2.PILToTensor(),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(recipe.mean, recipe.std),
+                v2.Lambda(lambda image, bgr=recipe.channels == "BGR": image.flip(0) if bgr else image),
+                v2.ToDtype(torch.float32),
+                v2.Normalize([m * recipe.divide_by for m in recipe.mean], [s * recipe.divide_by for s in recipe.std]),
             ]
         )
         started = time.perf_counter()

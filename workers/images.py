@@ -35,7 +35,8 @@ def choose_images(shard: Path, max_images: int) -> EvaluatedImages:
     A test split stays unseen: a ranking that has seen it would make the user's later test look better than it is.
     """
     labels_N, _, splits = read_labels(shard)
-    split = "train" if "train" in splits else None  # a data set without split folders is one training split
+    has_splits = len(set(splits)) > 1  # without split folders, every image counts as training
+    split = "train" if has_splits and "train" in splits else None
     rows_E = np.flatnonzero([split in (None, name) for name in splits])
     if len(rows_E) > max_images:
         paths = read_paths(shard)

@@ -2,6 +2,7 @@
 
 from app.domain.interruption import Interrupted
 from app.domain.model_spec import ModelSpec
+from app.domain.states import ModelState
 from app.storage import leases
 from app.storage.leases import Lease
 from app.storage.repositories.models import Models
@@ -12,7 +13,7 @@ from workers.zoo.admission import admit
 
 
 def check_model(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
-    """Run the admission checks of one model version and make it the active one of its name.
+    """Run the admission checks of one model version and make it the active one of its name, unless a newer one is.
 
     Raises:
         ModelRejected: a check failed.
@@ -34,5 +35,11 @@ def check_model(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
     facts = admission.facts | {"resolved": admission.spec.as_dict()}
     with runtime.database.write() as session:
         zoo = Models(session)
-        zoo.retire_other_versions(zoo.get(lease.id))
-        leases.finish(session, lease, facts=facts, checks=admission.checks)
+        model = zoo.get(lease.id)
+        newer = zoo.newer_active_version(model)
+        outcome = {"facts": facts, "checks": admission.checks}
+        if newer is None:
+            zoo.retire_other_versions(model)
+        else:
+            outcome |= {"state": ModelState.DISABLED, "reason": f"superseded by version {newer}"}
+        leases.finish(session, lease, **outcome)

@@ -4,17 +4,13 @@ import json
 import tempfile
 from pathlib import Path
 
-import structlog
-
 from app.domain.errors import DatasetRejected
-from app.ingest.prepare import prepare
+from app.ingest.prepare import Prepared, prepare
 from app.storage import leases
 from app.storage.leases import Lease, LeaseLost
-from app.storage.purge import delete_unreferenced
+from app.storage.purge import delete_unreferenced, hold_content
 from workers.lease import HeldLease
 from workers.runtime import Runtime
-
-log = structlog.get_logger()
 
 
 def prepare_dataset(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
@@ -38,16 +34,24 @@ def prepare_dataset(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
         except DatasetRejected:
             objects.delete(f"uploads/{lease.id}")
             raise
-        report = dict(prepared.report)
-        outcomes = report.pop("outcomes")
-        objects.put(f"datasets/{prepared.digest}.parquet", prepared.shard)
-        with objects.create(f"reports/{lease.id}.json") as file:
-            file.write(json.dumps(outcomes).encode())
-    try:
-        with runtime.database.write() as session:
-            leases.finish(session, lease, digest=prepared.digest, report=report)
-    except LeaseLost:
-        objects.delete(f"reports/{lease.id}.json")
-        delete_unreferenced(runtime.database, objects, prepared.digest)
-        raise
+        try:
+            _store(runtime, lease, prepared)
+        except LeaseLost:
+            objects.delete(f"reports/{lease.id}.json")
+            delete_unreferenced(runtime.database, objects, prepared.digest)
+            raise
     objects.delete(f"uploads/{lease.id}")
+
+
+def _store(runtime: Runtime, lease: Lease, prepared: Prepared) -> None:
+    objects, key = runtime.objects, f"datasets/{prepared.digest}.parquet"
+    report = dict(prepared.report)
+    outcomes = report.pop("outcomes")
+    objects.put(key, prepared.shard)
+    with objects.create(f"reports/{lease.id}.json") as file:
+        file.write(json.dumps(outcomes).encode())
+    with runtime.database.write() as session:
+        hold_content(session, prepared.digest)
+        if not objects.exists(key):  # the last other data set with this content was deleted just now
+            objects.put(key, prepared.shard)
+        leases.finish(session, lease, digest=prepared.digest, report=report)

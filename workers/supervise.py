@@ -16,7 +16,14 @@ from app.logs import configure_logs
 
 log = structlog.get_logger()
 
-WORKER = [sys.executable, "-m", "celery", "--quiet", "-A", "workers.celery_app:celery", "worker", "--loglevel=warning"]
+SUPERVISOR_VARIABLE = "FORETUNE_SUPERVISOR_PID"
+"""Tells the worker whose death is its own end."""
+
+# Celery warns of root for the sake of pickled messages, which this worker does not accept.
+_PYTHON = [sys.executable, "-W", "ignore:You're running the worker with superuser privileges"]
+_CELERY = ["-m", "celery", "--quiet", "-A", "workers.celery_app:celery", "worker", "--loglevel=warning"]
+_ALONE = ["--without-gossip", "--without-mingle", "--without-heartbeat"]  # the database knows who is alive
+WORKER = [*_PYTHON, *_CELERY, *_ALONE]
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 30.0
 _HEALTHY_SECONDS = 20.0
@@ -38,7 +45,8 @@ class Supervisor:
         pause = _FIRST_PAUSE_SECONDS
         while not self._is_over():
             started = time.monotonic()
-            worker = subprocess.Popen(WORKER)  # noqa: S603  (a constant command)
+            environment = {**os.environ, SUPERVISOR_VARIABLE: str(os.getpid())}
+            worker = subprocess.Popen(WORKER, env=environment)  # noqa: S603  (a constant command)
             log.info("supervisor.started_worker", pid=worker.pid)
             self._watch(worker)
             if self._is_over():

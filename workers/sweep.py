@@ -15,6 +15,7 @@ from app.storage.leases import JOB_KINDS
 from app.storage.purge import purge_deleted
 from app.storage.repositories import datasets, idempotency, selections, workers
 from workers.runtime import Runtime
+from workers.supervise import SUPERVISOR_VARIABLE
 
 log = structlog.get_logger()
 
@@ -25,7 +26,7 @@ _TIDY_EVERY_SECONDS = 30.0
 def sweep_until_stopped(runtime: Runtime, celery: Celery) -> None:
     """Sweep every ``sweep_seconds`` until the process is to end; failures are logged and tried again."""
     seen_at = tidied_at = 0.0
-    supervisor = os.getppid()
+    supervisor = int(os.environ.get(SUPERVISOR_VARIABLE, os.getppid()))
     while not runtime.stopping.wait(runtime.settings.sweep_seconds):
         if os.getppid() != supervisor:
             log.warning("worker.orphaned")  # the supervisor was killed: nobody would restart or stop this process

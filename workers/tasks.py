@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 import structlog
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.bell import task_name
@@ -16,7 +16,7 @@ from app.domain.interruption import Interrupted
 from app.logs import configure_logs
 from app.storage import leases
 from app.storage.leases import JobKind, Lease, LeaseLost
-from app.storage.repositories.workers import announce
+from app.storage.repositories.workers import announce, retire
 from app.storage.tables import Evaluation
 from workers.celery_app import celery
 from workers.evaluate import evaluate
@@ -117,3 +117,11 @@ def _start(**_: object) -> None:
 @worker_shutting_down.connect  # type: ignore[untyped-decorator]
 def _stop(**_: object) -> None:
     runtime().stopping.set()
+
+
+@worker_shutdown.connect  # type: ignore[untyped-decorator]
+def _leave(**_: object) -> None:
+    parts = runtime()
+    with parts.database.write() as session:
+        retire(session, parts.holder)
+    parts.database.close()

@@ -41,6 +41,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # a redirected upload would be sent twice
         dependencies=[Depends(refuse_unstorable_url)],
     )
     api.state.service = Service(settings, database, Objects(settings.objects_url), make_bell(settings.broker_url))

@@ -19,7 +19,7 @@ class Bar:
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=28),
-            TaskProgressColumn(markup=False),
+            TaskProgressColumn("{task.percentage:>3.0f}%", style="progress.percentage", markup=False),
             TimeElapsedColumn(),
             TextColumn("{task.fields[detail]}", style="dim", markup=False),
             console=terminal.err,

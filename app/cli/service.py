@@ -1,5 +1,7 @@
 """``foretune serve``, ``worker``, ``migrate``, ``status``: run the service."""
 
+import errno
+import os
 import socket
 import threading
 from contextlib import ExitStack
@@ -86,11 +88,13 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
+        code = "port_in_use" if error.errno == errno.EADDRINUSE else "cannot_listen"
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
         raise Failure(
-            "port_in_use",
-            f"The service cannot listen on {host} port {port}: {error.strerror}.",
-            param="port",
-            hint="Stop what runs there, or choose another port: foretune serve --port 8001.",
+            code,
+            f"The service cannot listen on {host} port {port}: {reason}.",
+            param="port" if code == "port_in_use" else "host",
+            hint="Stop what runs there, or choose another place: foretune serve --host 127.0.0.1 --port 8001.",
         ) from error
 
 

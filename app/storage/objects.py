@@ -39,13 +39,14 @@ class Objects:
         """Yield a file to write; the object exists once the block has ended without an error."""
         path = self._path(key)
         if not self._is_local:
-            file = self._files.open(path, "wb")
+            file = self._files.open(path, "wb", autocommit=False)
             try:
                 yield file
+                file.close()
             except BaseException:
                 file.discard()
                 raise
-            file.close()
+            file.commit()
             return
         draft = Path(self._path(_DRAFTS)) / uuid.uuid4().hex
         draft.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Removing every object of a deleted data set, also when the process that began it has died."""
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
 
 from app.domain.states import DatasetState
 from app.storage.database import Database
@@ -32,9 +33,19 @@ def purge_deleted(database: Database, objects: Objects) -> int:
 
 def delete_unreferenced(database: Database, objects: Objects, digest: str) -> None:
     """Delete the canonical images of a digest and all that was computed from them, unless a live data set has them."""
-    with database.write() as session:  # a writing transaction: on SQLite nobody can add a reference meanwhile
+    with database.write() as session:
+        hold_content(session, digest)
         if is_referenced(session, digest):
             return
         objects.delete(f"datasets/{digest}.parquet")
         objects.delete(f"extractions/{digest}")
         objects.delete(f"scores/{digest}")
+
+
+def hold_content(session: Session, digest: str) -> None:
+    """Keep others from deleting, or relying on, the content of a digest until this writing transaction ends.
+
+    On SQLite a writing transaction is alone in any case.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(select(func.pg_advisory_xact_lock(func.hashtext(digest))))

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,15 +124,35 @@ def client(served: Served) -> Iterator[Foretune]:
         yield foretune
 
 
-def wait_until_ready(url: str, seconds: float = 60) -> None:
-    """Wait until a service with its worker can work."""
+def processes_of(home: Path) -> dict[int, str]:
+    """Return the processes that were started with this FORETUNE_HOME, orphans too, and their command lines."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (process / "environ").read_bytes().split(b"\0")
+            if f"FORETUNE_HOME={home}".encode() in variables:
+                found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+    return found
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until something is true."""
     deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def wait_until_ready(url: str) -> None:
+    """Wait until a service with its worker can work."""
+
+    def is_ready() -> bool:
+        try:
+            return foretune.health().status == "ready"
+        except Failure:
+            return False
+
     with Foretune(url, "none") as foretune:
-        while time.monotonic() < deadline:
-            try:
-                if foretune.health().status == "ready":
-                    return
-            except Failure:
-                pass
-            time.sleep(0.1)
-    raise AssertionError("the service does not become ready")
+        wait_until(is_ready)

@@ -2,12 +2,9 @@
 
 import json
 import signal
-import time
 from pathlib import Path
 
-from tests.cli.conftest import ROOT, run, start
-from tests.fixtures.processes import _descendants as descendants
-from tests.fixtures.processes import is_alive
+from tests.cli.conftest import ROOT, processes_of, run, start, wait_until
 from tests.fixtures.tiny_zoo import tiny_zoo
 
 SAMPLE = ROOT / "examples" / "fashion-mnist-sample.zip"
@@ -25,14 +22,10 @@ def test_the_demo_ranks_prints_writes_and_stops(tmp_path: Path) -> None:
         "threads": "1",
     }
     demo = start("demo", "--data", str(SAMPLE), "--home", str(home), "--out", str(out), **variables)
-    below: set[int] = set()
-    while demo.poll() is None:
-        below |= set(descendants(demo.pid))
-        time.sleep(0.1)
-    told, progress = demo.communicate()
+    wait_until(lambda: len(processes_of(home)) >= 3)  # service, supervisor, worker
+    told, progress = demo.communicate(timeout=200)
     assert demo.returncode == 0, progress + (home / "service.log").read_text()
-    assert len(below) >= 3
-    assert not any(is_alive(pid) for pid in below)
+    assert processes_of(home) == {}
     results = json.loads((out / "results.json").read_text())
     assert (results["final"], [row["rank"] for row in results["data"]]) == (True, [1, 2, 3])
     assert results["verdict"] in " ".join(told.split())
@@ -52,14 +45,8 @@ def test_a_wrong_path_is_told_before_anything_starts(tmp_path: Path) -> None:
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
     home = tmp_path / "home"
     demo = start("demo", "--data", str(SAMPLE), "--home", str(home), zoo_manifest=str(tiny_zoo(tmp_path)))
-    deadline = time.monotonic() + 60
-    while len(below := descendants(demo.pid)) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: len(processes_of(home)) >= 2)
     demo.send_signal(signal.SIGINT)
     demo.communicate(timeout=45)
     assert demo.returncode == 130
-    deadline = time.monotonic() + 15
-    while any(is_alive(pid) for pid in below):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not processes_of(home), seconds=15)

@@ -4,20 +4,10 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-from tests.cli.conftest import run, start, wait_until_ready
-from tests.fixtures.processes import _descendants as descendants
-from tests.fixtures.processes import is_alive
+from tests.cli.conftest import processes_of, run, start, wait_until, wait_until_ready
 from tests.fixtures.servers import free_port
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_port_in_use_is_told_before_anything_is_made(tmp_path: Path) -> None:
@@ -45,17 +35,16 @@ def test_serve_keeps_a_worker_and_leaves_nothing_behind(tmp_path: Path) -> None:
         assert (second.code, "(home_in_use)" in second.err) == (1, True)
         assert f"Process {service.pid} keeps" in second.err
 
-        supervisor = next(pid for pid in descendants(service.pid) if b"supervise" in command(pid))
-        os.kill(supervisor, signal.SIGKILL)
-        wait_until(lambda: any(pid != supervisor and b"supervise" in command(pid) for pid in descendants(service.pid)))
-        below = descendants(service.pid)
+        (killed,) = supervisors(home)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: supervisors(home) - {killed} != set())
     finally:
         service.send_signal(signal.SIGINT)
         out, err = service.communicate(timeout=40)
     assert service.returncode == 0, err
     assert str(home / "admin.key") in out
     assert "Traceback" not in err
-    wait_until(lambda: not any(is_alive(pid) for pid in below))
+    wait_until(lambda: not processes_of(home), seconds=15)
 
 
 def test_sigterm_ends_a_service_that_somebody_watches(tmp_path: Path) -> None:
@@ -83,8 +72,5 @@ def answers(port: int) -> bool:
     return True
 
 
-def command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
+def supervisors(home: Path) -> set[int]:
+    return {pid for pid, command in processes_of(home).items() if "workers.supervise" in command}

@@ -148,7 +148,7 @@ class TestSwitching:
         model_id = add_model(database, "one", state=state)
         with pytest.raises(Conflict) as refused:
             switch(database, model_id, wanted)
-        assert (refused.value.code, refused.value.param) == ("model_state", "state")
+        assert (refused.value.code, refused.value.param) == ("model_state", "status")
         assert read(database, model_id).state == state
 
     def test_the_version_that_comes_takes_the_place_of_the_other(self, database: Database) -> None:

@@ -55,7 +55,7 @@ def test_the_ranking_says_everything_it_should(client: httpx.Client, dataset: st
     results = finished(client, select(client, dataset))
     assert results["final"] is True
     assert results["verdict"].endswith(".")
-    assert results["evidence"]["images"] == {"evaluated": 200, "in_dataset": 400, "split": "train", "held_out": 200}
+    assert results["evidence"]["images"] == {"evaluated": 200, "in_dataset": 400, "split": None, "held_out": 200}
     assert "bootstrap" in results["evidence"]["method"]
     assert [row["rank"] for row in results["data"]] == [1, 2, 3]
     accuracies = [row["score"] for row in results["data"]]

@@ -134,7 +134,7 @@ class Models:
             raise Conflict(
                 "model_state",
                 f"Model {model_id} is {model.state} and cannot become {state}.",
-                param="state",
+                param="status",
                 hint="Only active models can be disabled, and only disabled ones enabled.",
             )
         if state == ModelState.ACTIVE:
@@ -147,6 +147,11 @@ class Models:
         )
         self._session.refresh(model)
         return model
+
+    def newer_active_version(self, model: Model) -> int | None:
+        """Return the number of an active version of the same name that was registered later."""
+        newer = [Model.name == model.name, Model.version > model.version, Model.state == ModelState.ACTIVE]
+        return self._session.scalar(select(func.max(Model.version)).where(*newer))
 
     def retire_other_versions(self, model: Model) -> None:
         """Disable the active version of the same name, so that ``model`` can take its place."""

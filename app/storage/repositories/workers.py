@@ -2,7 +2,7 @@
 
 import os
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from app.storage.database import database_now
@@ -23,6 +23,11 @@ def seen(session: Session, name: str) -> None:
     row = session.get(Worker, name)
     if row is not None:
         row.seen_at = session.scalar(select(database_now())) or 0.0
+
+
+def retire(session: Session, name: str) -> None:
+    """Note that a worker has ended in good order."""
+    session.execute(delete(Worker).where(Worker.name == name))
 
 
 def alive(session: Session) -> int:
