@@ -30,16 +30,23 @@ class EvaluatedImages:
 
 
 def choose_images(shard: Path, max_images: int) -> EvaluatedImages:
-    """Choose the training split where there is one, else all images; of too many, a class-balanced sample.
+    """Choose the training split, else the validation split, else all images; of too many, a class-balanced sample.
 
-    A test split stays unseen: a ranking that has seen it would make the user's later test look better than it is.
+    A test split beside another one stays unseen: a ranking that has seen it would make the user's later test look
+    better than it is.
     """
     labels_N, _, splits = read_labels(shard)
-    has_splits = len(set(splits)) > 1  # without split folders, every image counts as training
-    split = "train" if has_splits and "train" in splits else None
+    split = _chosen_split(set(splits))
     rows_E = np.flatnonzero([split in (None, name) for name in splits])
     if len(rows_E) > max_images:
         paths = read_paths(shard)
         keys = [hashlib.sha256(paths[row].encode()).hexdigest() for row in rows_E]
         rows_E = rows_E[stratified_sample(labels_N[rows_E], keys, max_images)]
     return EvaluatedImages(rows_E, labels_N[rows_E], len(labels_N), split)
+
+
+def _chosen_split(splits: set[str]) -> str | None:
+    """Return the split to look at; None, for all images, where there is only one."""
+    if len(splits) == 1:
+        return None
+    return "train" if "train" in splits else "validation"

@@ -22,7 +22,7 @@ def prepare_dataset(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
         LeaseLost: the data set was deleted, or is another worker's; what was stored for it is removed.
     """
     objects = runtime.objects
-    with tempfile.TemporaryDirectory(prefix="foretune-prepare-") as workspace:
+    with tempfile.TemporaryDirectory(dir=runtime.workspace, prefix="prepare-") as workspace:
         try:
             with objects.as_file(f"uploads/{lease.id}") as archive:
                 prepared = prepare(

@@ -5,6 +5,7 @@ import socket
 import threading
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 import structlog
 import torch
@@ -25,6 +26,8 @@ class Runtime:
     objects: Objects
     holder: str
     device: torch.device
+    workspace: Path
+    """For files of a job in progress; emptied when the worker starts, since a killed one cleans up nothing."""
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set when the process was asked to end: tasks give their job back between two batches."""
 
@@ -41,4 +44,5 @@ def runtime() -> Runtime:
         objects=Objects(settings.objects_url),
         holder=f"{socket.gethostname()}/{settings.worker_slot}",
         device=device,
+        workspace=settings.home / "work" / settings.worker_slot,
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import structlog
 
-from app.domain.ranking import RANKED_BY, Candidate, Ranking, rank
+from app.domain.ranking import RANKED_BY, Candidate, Ranking, rank, wilson_interval
 from app.domain.states import EVALUATION_TERMINAL, EvaluationState
 from app.storage.repositories import selections
 from app.storage.repositories.selections import evaluations_of
@@ -31,6 +31,8 @@ def settle(runtime: Runtime, selection_id: str) -> None:
         return
     done = [(evaluation, model) for evaluation, model in evaluations if evaluation.state == EvaluationState.DONE]
     ranking = _rank(runtime, done) if done else {"verdict": None, "models": {}, "stability": None, "evidence": {}}
+    if len(evaluations) < selection.evaluations and done:
+        ranking["verdict"] = f"So far, with {len(done)} of {selection.evaluations} models: {ranking['verdict']}"
     error = None if done else _nothing_ranked(evaluations)
     with runtime.database.write() as session:
         is_news = selections.settle(session, selection_id, ranked=len(evaluations), ranking=ranking, error=error)
@@ -51,20 +53,18 @@ def _rank(runtime: Runtime, done: list[tuple[Evaluation, Model]]) -> dict[str, A
         candidates.append(
             Candidate(id=model.id, name=model.name, parameters=model.facts["parameters"], correct_N=answers.correct_E)
         )
-    ranking = rank(candidates, scored[0].labels_E, replicates=REPLICATES, level=LEVEL, held_out_N=scored[0].held_out_E)
-    return _as_dict(ranking, scored)
+    held_out_E = scored[0].held_out_E
+    ranking = rank(candidates, scored[0].labels_E, replicates=REPLICATES, level=LEVEL, held_out_N=held_out_E)
+    return _as_dict(ranking, scored, int(held_out_E.sum()))
 
 
-def _as_dict(ranking: Ranking, scored: list[ScoredModel]) -> dict[str, Any]:
+def _as_dict(ranking: Ranking, scored: list[ScoredModel], held_out: int) -> dict[str, Any]:
     places = {}
     for place in ranking.models:
         values = dataclasses.asdict(place)
         values["probe_accuracy"] = {
             "mean": place.accuracy,
-            "interval": [
-                max(0.0, place.accuracy - 1.645 * place.stderr),
-                min(1.0, place.accuracy + 1.645 * place.stderr),
-            ],
+            "interval": wilson_interval(round(place.accuracy * held_out), held_out, LEVEL),
             "level": LEVEL,
             "origin": "cross-validated linear probe on frozen features",
         }
@@ -78,18 +78,18 @@ def _as_dict(ranking: Ranking, scored: list[ScoredModel]) -> dict[str, Any]:
             "signal": ranking.signal,
             "method": ranking.method,
             "level": LEVEL,
-            "images": scored[0].images | {"held_out": int(scored[0].held_out_E.sum())},
+            "images": scored[0].images | {"held_out": held_out},
             "warnings": sorted({code for one in scored for score in one.scores.values() for code in score["warnings"]}),
         },
     }
 
 
 def _nothing_ranked(evaluations: list[tuple[Evaluation, Model]]) -> dict[str, str | None]:
-    errors = [evaluation.error or {} for evaluation, _ in evaluations]
+    first = evaluations[0][0].error or {}
     return {
         "code": "all_models_failed",
         "message": f"None of the {len(evaluations)} models could be evaluated; the first one's error: "
-        f"{errors[0].get('message')}",
+        f"{first.get('message')}",
         "param": None,
-        "hint": "GET the results: each model's error says what to do.",
+        "hint": first.get("hint") or "The results list each model's error.",
     }

@@ -3,6 +3,7 @@
 Every task is safe to run twice, late, or not at all: a job that is not open is left alone, and the sweep rings again.
 """
 
+import shutil
 import threading
 from collections.abc import Callable
 
@@ -106,6 +107,8 @@ def _fail(parts: Runtime, lease: Lease, error: ForetuneError) -> None:
 def _start(**_: object) -> None:
     configure_logs()
     parts = runtime()
+    shutil.rmtree(parts.workspace, ignore_errors=True)
+    parts.workspace.mkdir(parents=True)
     with parts.database.write() as session:
         announce(session, parts.holder, str(parts.device))
         for kind in leases.JOB_KINDS:

@@ -56,7 +56,7 @@ class JobError(BaseModel):
 def respond(request: Request, error: ForetuneError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return the problem response of an error."""
     problem = Problem(
-        type=f"/docs/errors#{error.code}",
+        type=f"urn:foretune:error:{error.code}",
         title=_TITLES.get(error.http_status, "Error"),
         status=error.http_status,
         detail=error.message,

@@ -67,8 +67,11 @@ def files(dataset: DatasetName, as_json: AsJson = False) -> None:
     from app.cli.lookup import find_dataset
 
     with session(as_json=as_json) as (terminal, client):
-        outcomes = list(client.datasets.files(find_dataset(client, dataset).id))
-        if not outcomes:
+        found = find_dataset(client, dataset)
+        outcomes = list(client.datasets.files(found.id))
+        if found.error is not None:
+            terminal.note(f"The archive was rejected: {found.error.message}")
+        elif not outcomes:
             terminal.note("Every file became part of the data set.")
         terminal.list(
             outcomes,

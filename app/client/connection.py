@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -197,3 +198,8 @@ def _pause(state: RetryCallState) -> float:
     if isinstance(error, ApiError) and error.retry_after is not None:
         return min(error.retry_after, _LONGEST_RETRY_AFTER)
     return _BACK_OFF(state)
+
+
+def segment(text: str) -> str:
+    """Return an id as one segment of a path: an id that is none must not lead to another route."""
+    return "%2E" * len(text) if set(text) == {"."} else quote(text, safe="")

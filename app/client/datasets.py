@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from app.client.connection import Connection
+from app.client.connection import Connection, segment
 from app.client.errors import Failure
 from app.client.jobs import every, wait_for
 from app.client.resources import Dataset, FileOutcome
@@ -71,7 +71,7 @@ class Datasets:
 
     def get(self, dataset_id: str) -> Dataset:
         """Return one data set."""
-        return self._connection.get(f"/v1/datasets/{dataset_id}", Dataset)
+        return self._connection.get(f"/v1/datasets/{segment(dataset_id)}", Dataset)
 
     def wait(
         self, dataset_id: str, *, timeout: float | None = None, on_change: Callable[[Dataset], None] | None = None
@@ -82,7 +82,13 @@ class Datasets:
             JobFailed: it was rejected.
             WaitTimedOut: it is not ready within ``timeout`` seconds.
         """
-        return wait_for(self._connection, f"/v1/datasets/{dataset_id}", Dataset, timeout=timeout, on_change=on_change)
+        return wait_for(
+            self._connection,
+            f"/v1/datasets/{segment(dataset_id)}",
+            Dataset,
+            timeout=timeout,
+            on_change=on_change,
+        )
 
     def list(self) -> Iterator[Dataset]:
         """Yield every data set, newest first."""
@@ -90,11 +96,11 @@ class Datasets:
 
     def files(self, dataset_id: str) -> Iterator[FileOutcome]:
         """Yield every file that did not become part of a data set, with the reason."""
-        return every(self._connection, f"/v1/datasets/{dataset_id}/files", FileOutcome)
+        return every(self._connection, f"/v1/datasets/{segment(dataset_id)}/files", FileOutcome)
 
     def delete(self, dataset_id: str) -> None:
         """Delete a data set and everything computed from it."""
-        self._connection.send("DELETE", f"/v1/datasets/{dataset_id}")
+        self._connection.send("DELETE", f"/v1/datasets/{segment(dataset_id)}")
 
 
 class _Observed:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from app.client.connection import Connection
+from app.client.connection import Connection, segment
 from app.client.jobs import every
 from app.client.resources import Key, NewKey
 
@@ -25,4 +25,4 @@ class Keys:
 
     def revoke(self, key_id: str) -> None:
         """End a key at once."""
-        self._connection.send("DELETE", f"/v1/keys/{key_id}")
+        self._connection.send("DELETE", f"/v1/keys/{segment(key_id)}")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from app.client.connection import Connection
+from app.client.connection import Connection, segment
 from app.client.jobs import every, wait_for
 from app.client.resources import Model
 
@@ -21,7 +21,7 @@ class Models:
 
     def get(self, model_id: str) -> Model:
         """Return one model version."""
-        return self._connection.get(f"/v1/models/{model_id}", Model)
+        return self._connection.get(f"/v1/models/{segment(model_id)}", Model)
 
     def register(self, spec: Mapping[str, Any]) -> Model:
         """Add a model, or a new version of one; the same specification again is the same version."""
@@ -37,7 +37,9 @@ class Models:
             JobFailed: it was rejected.
             WaitTimedOut: the checks have not ended within ``timeout`` seconds.
         """
-        return wait_for(self._connection, f"/v1/models/{model_id}", Model, timeout=timeout, on_change=on_change)
+        return wait_for(
+            self._connection, f"/v1/models/{segment(model_id)}", Model, timeout=timeout, on_change=on_change
+        )
 
     def enable(self, model_id: str, reason: str | None = None) -> Model:
         """Use a disabled model again."""
@@ -49,4 +51,6 @@ class Models:
 
     def _switch(self, model_id: str, status: str, reason: str | None) -> Model:
         patch = {"status": status, "reason": reason}
-        return self._connection.read(self._connection.send("PATCH", f"/v1/models/{model_id}", json=patch), Model)
+        return self._connection.read(
+            self._connection.send("PATCH", f"/v1/models/{segment(model_id)}", json=patch), Model
+        )

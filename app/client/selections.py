@@ -4,7 +4,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 
-from app.client.connection import Connection, may_pass
+from app.client.connection import Connection, may_pass, segment
 from app.client.errors import ApiError, ServiceUnreachable
 from app.client.events import read_events
 from app.client.jobs import every, wait_for
@@ -57,7 +57,7 @@ class Selections:
 
     def get(self, selection_id: str) -> Selection:
         """Return one selection."""
-        return self._connection.get(f"/v1/selections/{selection_id}", Selection)
+        return self._connection.get(f"/v1/selections/{segment(selection_id)}", Selection)
 
     def list(self) -> Iterator[Selection]:
         """Yield every selection, newest first."""
@@ -73,7 +73,11 @@ class Selections:
             WaitTimedOut: it has not ended within ``timeout`` seconds.
         """
         return wait_for(
-            self._connection, f"/v1/selections/{selection_id}", Selection, timeout=timeout, on_change=on_change
+            self._connection,
+            f"/v1/selections/{segment(selection_id)}",
+            Selection,
+            timeout=timeout,
+            on_change=on_change,
         )
 
     def watch(self, selection_id: str) -> Iterator[Selection]:
@@ -90,7 +94,7 @@ class Selections:
         while True:
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
             try:
-                with self._connection.stream(f"/v1/selections/{selection_id}/events", headers) as chunks:
+                with self._connection.stream(f"/v1/selections/{segment(selection_id)}/events", headers) as chunks:
                     away_since = None
                     for event in read_events(chunks):
                         last_id = event.id
@@ -105,14 +109,14 @@ class Selections:
 
     def results(self, selection_id: str) -> Results:
         """Return the ranking as far as it has come."""
-        return self._connection.get(f"/v1/selections/{selection_id}/results", Results)
+        return self._connection.get(f"/v1/selections/{segment(selection_id)}/results", Results)
 
     def results_csv(self, selection_id: str) -> str:
         """Return the ranking as CSV."""
-        path = f"/v1/selections/{selection_id}/results"
+        path = f"/v1/selections/{segment(selection_id)}/results"
         return self._connection.send("GET", path, params={"format": "csv"}, headers={"Accept": "text/csv"}).text
 
     def cancel(self, selection_id: str) -> Selection:
         """End a selection; what was ranked stays readable."""
-        response = self._connection.send("POST", f"/v1/selections/{selection_id}/cancel", repeatable=True)
+        response = self._connection.send("POST", f"/v1/selections/{segment(selection_id)}/cancel", repeatable=True)
         return self._connection.read(response, Selection)

@@ -10,6 +10,7 @@ J-1 differences reaches by chance. Ranks, tie groups and verdict all follow from
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -55,7 +56,7 @@ class Ranked:
         rank_interval: the ranks this model may really have: 1 + models surely better .. all but those surely worse.
         tie_group: 1 for the models not told apart from the best one, 2 for those of the rest not told apart from the
             best of the rest, and so on.
-        probability_of_best: share of resamples in which it is first.
+        probability_of_best: share of resamples in which it is first; several first ones share a resample.
     """
 
     id: str
@@ -138,7 +139,7 @@ def rank(
     accuracy_J = right_J / images
     apart_JJ = _told_apart(right_J, images, _difference_stderr(correct_HJ, labels_H), resampled_RJ, level)
     groups = _tie_groups(apart_JJ)
-    first_J = _share_first(resampled_RJ, order_J)
+    first_J = _share_first(resampled_RJ)
     ranked = tuple(
         Ranked(
             id=candidate.id,
@@ -269,11 +270,19 @@ def _tie_groups(apart_JJ: NDArray[np.bool_]) -> list[int]:
     return [int(group) for group in groups]
 
 
-def _share_first(resampled_RJ: _Array, size_J: NDArray[np.intp]) -> _Array:
-    """Return how often each candidate is first; of several first ones the smallest in ``size_J`` counts."""
+def _share_first(resampled_RJ: _Array) -> _Array:
+    """Return how often each candidate is first; several first ones share the resample."""
     leading_RJ = resampled_RJ >= resampled_RJ.max(axis=1, keepdims=True) - _EQUAL
-    first_R = np.argmin(np.where(leading_RJ, size_J, len(size_J)), axis=1)
-    return np.asarray(np.bincount(first_R, minlength=len(size_J)) / len(first_R))
+    return np.asarray((leading_RJ / leading_RJ.sum(axis=1, keepdims=True)).mean(axis=0))
+
+
+def wilson_interval(right: int, total: int, level: float) -> tuple[float, float]:
+    """Return the two-sided confidence interval of a share, which covers it also near 0 and 1 (Wilson 1927)."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, weight = right / total, z * z / total
+    centre = (share + weight / 2) / (1 + weight)
+    half = z * math.sqrt(share * (1 - share) / total + weight / (4 * total)) / (1 + weight)
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _verdict(ranked: Sequence[Ranked], tied: Sequence[Candidate], majority: float, *, signal: bool) -> str:

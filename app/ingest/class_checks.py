@@ -29,10 +29,12 @@ def check_corrupt_share(images: int, outcomes: Sequence[Outcome], limits: Limits
     total = images + len(corrupt)
     if len(corrupt) > limits.max_corrupt_share * total:
         first = corrupt[0]
+        others = ", ".join(outcome.path for outcome in corrupt[1:10])
         raise DatasetRejected(
             "corrupt_fraction_exceeded",
             f"{len(corrupt)} of {total} image files cannot be read, and {limits.max_corrupt_share:.0%} may be broken. "
-            f"The first: {first.path} ({first.reason}: {first.detail}).",
+            f"The first: {first.path} ({first.reason}: {first.detail})"
+            f"{f'; others: {others}' if others else ''}{' ...' if len(corrupt) > 10 else ''}.",
             param=first.path,
             hint="Check whether the files were copied completely, and upload them again.",
         )
@@ -57,6 +59,15 @@ def check_class_count(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[
             f"All {len(rows)} usable images are in one class, {names[0]!r}.",
             param=names[0],
             hint=_HINT,
+        )
+    trained_on = {row.class_name for row in rows if row.split == "train"}
+    if len(trained_on) == 1:
+        raise DatasetRejected(
+            "too_few_classes",
+            f"All usable images of the train split are in one class, {next(iter(trained_on))!r}; models are compared "
+            "on that split.",
+            param=next(iter(trained_on)),
+            hint="Put images of at least two classes into the train folder.",
         )
     return names
 

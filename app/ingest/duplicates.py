@@ -7,6 +7,8 @@ from app.domain.errors import DatasetRejected
 from app.ingest.limits import Limits
 from app.ingest.report import Outcome, Row, Warnings
 
+_NAMED = 4  # paths of one group of equal pictures that a message names
+
 
 def without_duplicates(rows: Sequence[Row], limits: Limits, warnings: Warnings) -> tuple[list[Row], list[Outcome]]:
     """Return the rows that count, in their order, and an outcome for each of the others.
@@ -48,7 +50,7 @@ def _check_conflicts(conflicts: list[list[Row]], total: int, limits: Limits) -> 
     paths = [row.path for group in conflicts for row in group]
     if len(paths) <= limits.max_conflict_share * total:
         return
-    examples = "; ".join(" = ".join(row.path for row in group) for group in conflicts[:3])
+    examples = "; ".join(_named(group) for group in conflicts[:3])
     raise DatasetRejected(
         "label_conflict",
         f"{len(paths)} of {total} images are in more than one class, and {limits.max_conflict_share:.0%} may be: "
@@ -56,3 +58,8 @@ def _check_conflicts(conflicts: list[list[Row]], total: int, limits: Limits) -> 
         param=paths[0],
         hint="Keep each picture in one class folder. A data set with several labels an image cannot be ranked.",
     )
+
+
+def _named(group: list[Row]) -> str:
+    named = " = ".join(row.path for row in group[:_NAMED])
+    return named if len(group) <= _NAMED else f"{named} and {len(group) - _NAMED} more"

@@ -15,7 +15,7 @@ def assert_problem(
     assert set(problem) == FIELDS
     assert problem["status"] == status
     assert problem["instance"] == answer.request.url.path
-    assert problem["type"] == f"/docs/errors#{problem['code']}"
+    assert problem["type"] == f"urn:foretune:error:{problem['code']}"
     assert problem["title"]
     assert problem["detail"]
     assert problem["hint"], f"{problem['code']} has no hint"

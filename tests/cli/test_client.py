@@ -6,11 +6,13 @@ import tracemalloc
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 from sqlalchemy import update
 
 from app.client import ApiError, Failure, Foretune, JobFailed, ServiceUnreachable, WaitTimedOut
 from app.client.address import find_service
+from app.client.connection import segment
 from app.domain.states import DatasetState
 from app.storage.repositories.datasets import Datasets
 from app.storage.repositories.selections import touch
@@ -311,3 +313,12 @@ def test_results_before_anything_is_ranked(served: Served, client: Foretune) -> 
     assert client.selections.cancel(selection.id).status == "cancelled"
     assert client.selections.wait(selection.id).has_ended
     assert selection.id in [one.id for one in client.selections.list()]
+
+
+@pytest.mark.parametrize("wrong", ["../keys/key_1", "..", ".", "a/b", "a?b=c", "a#b", "ä b"])
+def test_an_id_that_is_none_never_leads_to_another_route(wrong: str) -> None:
+    url = httpx.URL(f"http://127.0.0.1/v1/datasets/{segment(wrong)}")
+    assert url.raw_path.startswith(b"/v1/datasets/")
+    assert url.raw_path.count(b"/") == 3
+    assert not url.query
+    assert not url.fragment

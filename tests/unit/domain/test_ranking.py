@@ -17,6 +17,7 @@ from app.domain.ranking import (
     accuracy_stderr,
     binomial_tail,
     rank,
+    wilson_interval,
 )
 
 
@@ -97,7 +98,7 @@ def test_tie_groups_go_down_from_the_top():
 def test_identical_models_tie_and_the_smallest_is_named():
     ranking = rank(candidates(shares([90, 90, 90]), [30, 10, 20]), LABELS_200)
     assert ranking.models[0].name == "model-1"
-    assert ranking.models[0].probability_of_best == 1.0
+    assert [model.probability_of_best for model in ranking.models] == pytest.approx([1 / 3] * 3)
     assert [model.tie_group for model in ranking.models] == [1, 1, 1]
     assert {model.rank_interval for model in ranking.models} == {(1, 3)}
     assert ranking.verdict == "3 models are statistically tied at the top; model-1 is the smallest of them."
@@ -266,3 +267,11 @@ def test_a_large_ranking_is_quick():
     started = time.process_time()
     rank(candidates(correct_NJ), np.arange(20_000) % 100)
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(("total", "share"), [(10, 0.8), (30, 0.9), (30, 0.95), (100, 0.98), (400, 0.5)])
+def test_the_accuracy_interval_covers_the_truth_about_as_often_as_it_says(total, share):
+    chances = [math.comb(total, right) * share**right * (1 - share) ** (total - right) for right in range(total + 1)]
+    bounds = [wilson_interval(right, total, 0.9) for right in range(total + 1)]
+    covered = sum(chance for chance, (low, high) in zip(chances, bounds, strict=True) if low <= share <= high)
+    assert 0.86 < covered < 0.97
