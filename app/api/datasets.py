@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.access import Caller, Reader, Service, ServiceDep, Writer
 from app.api.envelopes import MAX_NAME_LENGTH, After, Limit, ListOf, Progress
-from app.api.polling import IfNoneMatch, Wait, etag, not_modified, wait_for_news
+from app.api.polling import IfNoneMatch, Wait, answer, not_modified, wait_for_news
 from app.api.problems import JobError, responses
 from app.api.upload import Received, receive
 from app.domain.errors import BadRequest, Conflict
@@ -190,7 +190,6 @@ def list_datasets(service: ServiceDep, caller: Reader, limit: Limit = 50, after:
 )
 async def get_dataset(
     dataset_id: str,
-    response: Response,
     service: ServiceDep,
     caller: Reader,
     wait: Wait = 0,
@@ -206,8 +205,7 @@ async def get_dataset(
     if known is not None:
         return not_modified(known)
     row = await run_in_threadpool(_get, service, caller, dataset_id)
-    response.headers["ETag"] = etag(row.revision)
-    return view(row)
+    return answer(view(row), row.revision)
 
 
 @router.get(

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app.api.access import Admin, Reader, Service, ServiceDep
 from app.api.envelopes import MAX_NAME_LENGTH, After, JsonObject, Limit, ListOf, StrictModel, Text
-from app.api.polling import IfNoneMatch, Wait, etag, not_modified, wait_for_news
+from app.api.polling import IfNoneMatch, Wait, answer, not_modified, wait_for_news
 from app.api.problems import JobError, responses
 from app.domain.errors import BadRequest
 from app.domain.model_spec import ModelSpec
@@ -134,7 +134,6 @@ def list_models(
 )
 async def get_model(
     model_id: str,
-    response: Response,
     service: ServiceDep,
     caller: Reader,
     wait: Wait = 0,
@@ -150,8 +149,7 @@ async def get_model(
     if known is not None:
         return not_modified(known)
     row = await run_in_threadpool(_get, service, model_id)
-    response.headers["ETag"] = etag(row.revision)
-    return view(row)
+    return answer(view(row), row.revision)
 
 
 @router.patch(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Header, Query, Response
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 IfNoneMatch = Annotated[
@@ -28,6 +29,11 @@ def etag(revision: int) -> str:
     return f'"r{revision}"'
 
 
+def answer(body: BaseModel, revision: int) -> Response:
+    """Return the answer to a poll, written once: polls are most of what a service answers."""
+    return Response(body.model_dump_json(), media_type="application/json", headers={"ETag": etag(revision)})
+
+
 def not_modified(revision: int) -> Response:
     """Return the answer to a caller who knows this revision already."""
     return Response(status_code=304, headers={"ETag": etag(revision)})
@@ -44,6 +50,8 @@ async def wait_for_news(look: Callable[[], tuple[int, bool]], known: str | None,
     Returns:
         The revision when the caller knows it already (answer 304), else None.
     """
+    if known is None and seconds == 0:
+        return None  # the caller wants the present state, whatever it is
     deadline = time.monotonic() + seconds
     while True:
         revision, ended = await run_in_threadpool(look)

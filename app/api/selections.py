@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from app.api.access import Caller, Reader, Service, ServiceDep, Writer
 from app.api.datasets import IdempotencyKeyHeader
 from app.api.envelopes import After, Limit, ListOf, Name, StrictModel, Text
-from app.api.polling import IfNoneMatch, Wait, etag, not_modified, wait_for_news
+from app.api.polling import IfNoneMatch, Wait, answer, not_modified, wait_for_news
 from app.api.problems import JobError, responses
 from app.domain.errors import Conflict
 from app.domain.states import EVALUATION_TERMINAL, EvaluationState
@@ -218,7 +218,6 @@ def list_selections(
 )
 async def get_selection(
     selection_id: str,
-    response: Response,
     service: ServiceDep,
     caller: Reader,
     wait: Wait = 0,
@@ -234,8 +233,7 @@ async def get_selection(
     if known is not None:
         return not_modified(known)
     body = await run_in_threadpool(_read, service, caller, selection_id)
-    response.headers["ETag"] = etag(body.revision)
-    return body
+    return answer(body, body.revision)
 
 
 @router.post(
