@@ -28,9 +28,9 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, folder: Path, service: RunningService) -> None:
     cores = sorted(os.sched_getaffinity(0))
-    for pid in service.worker_pids():
+    for pid, core in [(service.process.pid, cores[0]), *((pid, cores[-1]) for pid in service.worker_pids())]:
         for task in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setaffinity(int(task.name), {cores[-1]})
+            os.sched_setaffinity(int(task.name), {core})
     with service.client() as client:
         wait_for_zoo(client)
         dataset = upload(client, fashion_mnist_zip(folder / "600.zip", per_class=60))

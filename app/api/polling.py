@@ -34,6 +34,11 @@ def answer(body: BaseModel, revision: int) -> Response:
     return Response(body.model_dump_json(), media_type="application/json", headers={"ETag": etag(revision)})
 
 
+def is_known(revision: int, known: str | None) -> bool:
+    """Tell whether a caller's If-None-Match names this revision."""
+    return known is not None and (known.strip() == "*" or etag(revision) in known)
+
+
 def not_modified(revision: int) -> Response:
     """Return the answer to a caller who knows this revision already."""
     return Response(status_code=304, headers={"ETag": etag(revision)})
@@ -50,14 +55,12 @@ async def wait_for_news(look: Callable[[], tuple[int, bool]], known: str | None,
     Returns:
         The revision when the caller knows it already (answer 304), else None.
     """
-    if known is None and seconds == 0:
-        return None  # the caller wants the present state, whatever it is
     deadline = time.monotonic() + seconds
     while True:
         revision, ended = await run_in_threadpool(look)
-        is_known = known is not None and (known.strip() == "*" or etag(revision) in known)
-        has_news = not is_known if known is not None else ended
+        knows = is_known(revision, known)
+        has_news = not knows if known is not None else ended
         remaining = deadline - time.monotonic()
         if has_news or ended or remaining <= 0:
-            return revision if is_known else None
+            return revision if knows else None
         await asyncio.sleep(min(_LOOK_EVERY_SECONDS, remaining))

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from app.api.access import Caller, Reader, Service, ServiceDep, Writer
 from app.api.datasets import IdempotencyKeyHeader
 from app.api.envelopes import After, Limit, ListOf, Name, StrictModel, Text
-from app.api.polling import IfNoneMatch, Wait, answer, not_modified, wait_for_news
+from app.api.polling import IfNoneMatch, Wait, answer, is_known, not_modified, wait_for_news
 from app.api.problems import JobError, responses
 from app.domain.errors import Conflict
 from app.domain.states import EVALUATION_TERMINAL, EvaluationState
@@ -229,11 +229,11 @@ async def get_selection(
         with service.database.read() as session:
             return Selections(session, caller.tenant).revision(selection_id)
 
-    known = await wait_for_news(look, if_none_match, wait)
-    if known is not None:
-        return not_modified(known)
-    body = await run_in_threadpool(_read, service, caller, selection_id)
-    return answer(body, body.revision)
+    if wait:
+        known = await wait_for_news(look, if_none_match, wait)
+        if known is not None:
+            return not_modified(known)
+    return await run_in_threadpool(_poll, service, caller, selection_id, if_none_match)
 
 
 @router.post(
@@ -249,6 +249,9 @@ def cancel_selection(selection_id: str, service: ServiceDep, caller: Writer) -> 
         return read_view(session, Selections(session, caller.tenant).cancel(selection_id))
 
 
-def _read(service: Service, caller: Caller, selection_id: str) -> SelectionView:
+def _poll(service: Service, caller: Caller, selection_id: str, known: str | None) -> Response:
     with service.database.read() as session:
-        return read_view(session, Selections(session, caller.tenant).get(selection_id))
+        row = Selections(session, caller.tenant).get(selection_id)
+        if is_known(row.revision, known):
+            return not_modified(row.revision)
+        return answer(read_view(session, row), row.revision)
