@@ -116,7 +116,7 @@ async def _receive_form(chunks: AsyncIterator[bytes], boundary: bytes | None, si
             param="file",
             hint="curl: -F file=@photos.zip",
         )
-    return form.name
+    return form.name or form.filename or None
 
 
 @dataclass
@@ -151,6 +151,7 @@ class _Form:
     """Takes apart a form as it arrives: the bytes of ``file`` pass through, short fields are kept."""
 
     name: str | None = None
+    filename: str = ""
     saw_file: bool = False
     ended: bool = False
     _field: str = ""
@@ -195,6 +196,8 @@ class _Form:
                     hint="Send one archive in one request.",
                 )
             self.saw_file = True
+            filename = options.get(b"filename", b"").decode("utf-8", "replace")
+            self.filename = filename if len(filename) <= MAX_NAME_LENGTH and is_storable(filename) else ""
         elif self._field != "name":
             raise BadRequest(
                 "unknown_field",
