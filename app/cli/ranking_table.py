@@ -19,7 +19,8 @@ def ranking_table(results: Results, console: Console) -> RenderableType:
     ranked = [row for row in results.data if row.rank is not None]
     failed = [row for row in results.data if row.error is not None]
     waiting = [row for row in results.data if row.rank is None and row.error is None]
-    parts: list[RenderableType] = [Text(printable(results.verdict or "Nothing is ranked yet."), style="bold")]
+    nothing = "Nothing was ranked." if results.final else "Nothing is ranked yet."
+    parts: list[RenderableType] = [Text(printable(results.verdict or nothing), style="bold")]
     if ranked:
         parts += [Text(), _widest_that_fits(ranked, console), Text(), Text(_legend(results), style="dim")]
     if not results.final:
