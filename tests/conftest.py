@@ -1,5 +1,6 @@
 """Fixtures that every test may use. Nothing is imitated: databases, servers and processes are real."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,12 @@ from app.storage.tables import Base
 from tests.fixtures.servers import postgres, redis_server
 
 pytest_plugins = ["tests.fixtures.service"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sigint_reaches_children() -> None:
+    """A shell starts background jobs with SIGINT ignored, and what the tests start would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

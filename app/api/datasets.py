@@ -229,7 +229,7 @@ def list_files(
         with service.objects.open(f"reports/{dataset_id}.json") as file:
             outcomes = json.load(file)
     except FileNotFoundError:
-        outcomes = []  # a rejected archive has no report
+        outcomes = []  # rejected before any file was looked at
     start = _position(after)
     end = start + limit
     has_more = end < len(outcomes)

@@ -1,5 +1,8 @@
 """All commands, by name. The modules that do the work are imported by the command that runs."""
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from app.cli import dataset, demo, key, model, selection, service
@@ -13,6 +16,23 @@ program = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"foretune {version('foretune')}")
+        raise typer.Exit
+
+
+@program.callback()
+def _options(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 _RUN, _RANK, _MANAGE = "Run the service", "Rank models", "Manage"
 
 program.command(rich_help_panel=_RUN)(service.serve)

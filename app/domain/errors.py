@@ -17,7 +17,8 @@ A code is stable and documented in docs/errors.md. The message says what happene
 the row they ended, with the same code, message, param and hint.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 
 class ForetuneError(Exception):
@@ -92,9 +93,14 @@ class Unavailable(ForetuneError):
 
 
 class DatasetRejected(ForetuneError):
-    """An uploaded archive cannot become a data set."""
+    """An uploaded archive cannot become a data set.
+
+    Attributes:
+        outcomes: the files found unusable before the archive was given up, JSON-ready, as in a data set's report.
+    """
 
     status = 422
+    outcomes: Sequence[dict[str, Any]] = ()
 
 
 class ModelRejected(ForetuneError):

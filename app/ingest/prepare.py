@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from app.domain.errors import DatasetRejected
 from app.ingest.archive import Archive, Member
 from app.ingest.archive_format import open_archive
 from app.ingest.class_checks import (
@@ -27,7 +28,7 @@ from app.ingest.intake import Intake
 from app.ingest.layout import detect_layout
 from app.ingest.limits import DEFAULT_LIMITS, Limits
 from app.ingest.progress import Progress
-from app.ingest.report import Outcome, Row, Warnings, report
+from app.ingest.report import Outcome, Row, Warnings, outcomes_as_dicts, report
 from app.ingest.shard import write_shard
 from app.ingest.spool import Spool
 
@@ -71,7 +72,8 @@ def prepare(
     Raises:
         DatasetRejected: the archive cannot become a data set. Codes: ``unsupported_archive``, ``archive_empty``,
             ``archive_unsafe``, ``archive_encrypted``, ``archive_truncated``, ``archive_corrupt``, ``archive_bomb``,
-            ``corrupt_fraction_exceeded``, ``label_conflict``, ``no_classes``, ``too_few_classes``.
+            ``corrupt_fraction_exceeded``, ``label_conflict``, ``no_classes``, ``too_few_classes``. The last four carry
+            the outcome of every file that does not count.
         Interrupted: ``should_stop()`` was true. Either way nothing is left in the workspace.
     """
     with TemporaryDirectory(dir=workspace, prefix=".preparing-") as scratch, _quiet_pillow():
@@ -90,10 +92,11 @@ def prepare(
             intake = Intake(layout, spool, limits)
             intake.run(opened, members, progress)
             outcomes += intake.outcomes
-            check_corrupt_share(len(intake.rows), outcomes, limits)
-            rows, repeated = without_duplicates(sorted(intake.rows, key=lambda row: row.order), limits, warnings)
-            outcomes += repeated
-            class_names = check_class_count(rows, outcomes)
+            with _reporting(outcomes):
+                check_corrupt_share(len(intake.rows), outcomes, limits)
+                rows, repeated = without_duplicates(sorted(intake.rows, key=lambda row: row.order), limits, warnings)
+                outcomes += repeated
+                class_names = check_class_count(rows, outcomes)
             warn_about_conversions(rows, warnings)
             warn_about_names(members, layout, class_names, warnings)
             warn_about_sizes(rows, class_names, warnings)
@@ -141,6 +144,16 @@ def _digest(rows: Iterable[Row]) -> str:
         digest.update(json.dumps([row.name, row.split, row.class_name, row.sha256], ensure_ascii=False).encode())
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+@contextmanager
+def _reporting(outcomes: list[Outcome]) -> Iterator[None]:
+    """Let a rejection say of every file what was wrong with it."""
+    try:
+        yield
+    except DatasetRejected as error:
+        error.outcomes = outcomes_as_dicts(outcomes)
+        raise
 
 
 @contextmanager

@@ -108,7 +108,7 @@ def report(
             "corrupt": kinds["corrupt"],
             "excluded": kinds["excluded"],
         },
-        "outcomes": [asdict(outcome) for outcome in sorted(outcomes)],
+        "outcomes": outcomes_as_dicts(outcomes),
         "warnings": warnings.as_list(),
         "images": {
             "width": _spread([row.width for row in rows]),
@@ -117,6 +117,11 @@ def report(
             "resized": sum(row.resized for row in rows),
         },
     }
+
+
+def outcomes_as_dicts(outcomes: Iterable[Outcome]) -> list[dict[str, str]]:
+    """Return the outcomes JSON-ready, by path."""
+    return [asdict(outcome) for outcome in sorted(outcomes)]
 
 
 def _spread(values: list[int]) -> dict[str, float]:

@@ -216,3 +216,7 @@ def test_migrate_makes_a_database(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert (tmp_path / "new" / "foretune.db").is_file()
     assert done.json == {"database": f"sqlite:///{tmp_path / 'new' / 'foretune.db'}"}
+
+
+def test_version() -> None:
+    assert run("--version").out.startswith("foretune 0.")

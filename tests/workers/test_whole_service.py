@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from app.storage.objects import Objects
+from tests.fixtures import archives
 from tests.fixtures.processes import RunningService, running_service
 from tests.fixtures.story import SAMPLE, finished, prepared, select, upload, wait_for, wait_for_zoo
 from tests.fixtures.tiny_zoo import tiny_zoo
@@ -115,6 +116,18 @@ def test_a_rejected_archive_leaves_no_object(client: httpx.Client, service: Runn
     assert keys(service) == before
     answer = client.post("/v1/selections", json={"dataset": rejected["id"]})
     assert (answer.status_code, answer.json()["code"]) == (409, "dataset_rejected")
+
+
+def test_a_rejected_archive_tells_of_every_broken_file_until_it_is_deleted(
+    client: httpx.Client, service: RunningService
+) -> None:
+    before = keys(service)
+    rejected = prepared(client, archives.half_corrupt())
+    assert rejected["error"]["code"] == "corrupt_fraction_exceeded"
+    files = client.get(f"/v1/datasets/{rejected['id']}/files").json()["data"]
+    assert {(file["path"], file["outcome"]) for file in files} == {(f"bag/{n}.jpg", "corrupt") for n in range(10, 14)}
+    assert client.delete(f"/v1/datasets/{rejected['id']}").status_code == 204
+    assert keys(service) == before
 
 
 def test_deleting_a_data_set_leaves_nothing_of_it(client: httpx.Client, service: RunningService) -> None:

@@ -35,6 +35,13 @@ def test_refused(rejection, build, code, param):
     assert (error.code, error.param) == (code, param)
 
 
+def test_a_rejection_lists_the_broken_files(rejection):
+    outcomes = rejection(archives.half_corrupt()).outcomes
+    assert {outcome["reason"] for outcome in outcomes} == {"not_an_image"}
+    assert [outcome["path"] for outcome in outcomes] == sorted(outcome["path"] for outcome in outcomes)
+    assert rejection(archives.truncated_zip()).outcomes == ()
+
+
 @pytest.mark.parametrize(
     "name",
     [
