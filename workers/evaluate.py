@@ -13,9 +13,9 @@ from threadpoolctl import threadpool_limits
 
 from app.domain.interruption import Interrupted
 from app.domain.model_spec import ModelSpec
-from app.domain.ranking import RANKED_BY
 from app.ingest.shard import iter_images
 from app.scoring import SCORES, Panel, Result, measure
+from app.scoring.registry import RANKED_BY
 from app.storage import leases
 from app.storage.leases import Lease, LeaseLost
 from app.storage.purge import delete_unreferenced

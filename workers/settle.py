@@ -5,8 +5,9 @@ from typing import Any
 
 import structlog
 
-from app.domain.ranking import RANKED_BY, Candidate, Ranking, rank, wilson_interval
+from app.domain.ranking import Candidate, Ranking, rank, wilson_interval
 from app.domain.states import EVALUATION_TERMINAL, EvaluationState
+from app.scoring.registry import RANKED_BY
 from app.storage.repositories import selections
 from app.storage.repositories.selections import evaluations_of
 from app.storage.tables import Evaluation, Model, Selection

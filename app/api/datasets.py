@@ -205,7 +205,7 @@ async def get_dataset(
     if known is not None:
         return not_modified(known)
     row = await run_in_threadpool(_get, service, caller, dataset_id)
-    return answer(view(row), row.revision)
+    return answer(view(row).model_dump_json(), row.revision)
 
 
 @router.get(

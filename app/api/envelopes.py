@@ -42,7 +42,7 @@ def _storable(value: Any) -> Any:
     return value
 
 
-def refuse_unstorable_url(request: Request) -> None:
+async def refuse_unstorable_url(request: Request) -> None:
     """Refuse a request whose URL has a NUL in it: no id, name or cursor has, and not every database takes it."""
     if "\x00" in request.url.path or b"%00" in request.scope["query_string"]:
         raise BadRequest(

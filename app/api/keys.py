@@ -80,3 +80,4 @@ def revoke_key(key_id: str, service: ServiceDep, caller: Admin) -> None:
     """End a key at once."""
     with service.database.write() as session:
         Keys(session, service.settings.secret_bytes).revoke(key_id)
+    service.recent_callers.forget()

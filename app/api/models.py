@@ -149,7 +149,7 @@ async def get_model(
     if known is not None:
         return not_modified(known)
     row = await run_in_threadpool(_get, service, model_id)
-    return answer(view(row), row.revision)
+    return answer(view(row).model_dump_json(), row.revision)
 
 
 @router.patch(

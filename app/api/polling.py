@@ -2,11 +2,11 @@
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Header, Query, Response
-from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 IfNoneMatch = Annotated[
@@ -29,9 +29,31 @@ def etag(revision: int) -> str:
     return f'"r{revision}"'
 
 
-def answer(body: BaseModel, revision: int) -> Response:
+class RecentAnswers:
+    """The last answer about each job, as text: polls between two changes of a job get the same one."""
+
+    _MOST = 1024
+
+    def __init__(self) -> None:
+        """Know none."""
+        self._answers: OrderedDict[str, tuple[int, str]] = OrderedDict()
+
+    def find(self, job_id: str, revision: int) -> str | None:
+        """Return the answer about a job at this revision, if it was given lately."""
+        known, body = self._answers.get(job_id, (None, None))
+        return body if known == revision else None
+
+    def remember(self, job_id: str, revision: int, body: str) -> None:
+        """Keep an answer in place of the job's earlier one."""
+        self._answers[job_id] = (revision, body)
+        self._answers.move_to_end(job_id)
+        while len(self._answers) > self._MOST:
+            self._answers.popitem(last=False)
+
+
+def answer(body: str, revision: int) -> Response:
     """Return the answer to a poll, written once: polls are most of what a service answers."""
-    return Response(body.model_dump_json(), media_type="application/json", headers={"ETag": etag(revision)})
+    return Response(body, media_type="application/json", headers={"ETag": etag(revision)})
 
 
 def is_known(revision: int, known: str | None) -> bool:

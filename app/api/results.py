@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from app.api.access import Reader, ServiceDep
 from app.api.polling import IfNoneMatch, etag, not_modified
 from app.api.problems import JobError, responses
-from app.domain.ranking import RANKED_BY
 from app.domain.states import SELECTION_TERMINAL
+from app.scoring.registry import RANKED_BY
 from app.storage.repositories.selections import Selections, evaluations_of
 from app.storage.tables import Evaluation, Model, Selection
 

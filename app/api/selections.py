@@ -251,7 +251,13 @@ def cancel_selection(selection_id: str, service: ServiceDep, caller: Writer) -> 
 
 def _poll(service: Service, caller: Caller, selection_id: str, known: str | None) -> Response:
     with service.database.read() as session:
-        row = Selections(session, caller.tenant).get(selection_id)
-        if is_known(row.revision, known):
-            return not_modified(row.revision)
-        return answer(read_view(session, row), row.revision)
+        selections = Selections(session, caller.tenant)
+        revision, _ = selections.revision(selection_id)
+        if is_known(revision, known):
+            return not_modified(revision)
+        body = service.recent_answers.find(selection_id, revision)
+        if body is None:
+            row = selections.get(selection_id)
+            revision, body = row.revision, read_view(session, row).model_dump_json()
+            service.recent_answers.remember(selection_id, revision, body)
+    return answer(body, revision)

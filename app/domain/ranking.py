@@ -17,9 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 
 _Array = NDArray[np.float64]
 
-RANKED_BY = "linear_probe"
-"""The score whose held-out answers decide the order, as long as no benchmark has shown a better one."""
-
 SIGNAL_LEVEL = 0.02  # chance to report a signal where there is none, over all candidates together
 # Models of different folds share training images, so cross-validated answers err together. With permuted labels their
 # count varies up to 1.8 times as much as that of independent answers: the test counts half of them.

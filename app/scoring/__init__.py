@@ -3,13 +3,33 @@
     compute("lfc", features_ND, labels_N)                one score on one feature matrix
     measure("lfc", Panel(features_ND, labels_N))         the same, for several scores on the same features
 
-``registry.SCORES`` lists every score. Importing this package loads numpy alone: a score's own module, and scipy or
-scikit-learn with it, is loaded when the score is first computed.
+``registry.SCORES`` lists every score. Importing this package, or the list, loads no numpy: the service that only reads
+statements starts sooner. A score's own module is loaded when the score is first computed.
 """
 
-from app.scoring.contract import Result, Score
-from app.scoring.measurement import compute, measure
-from app.scoring.panel import Panel
-from app.scoring.registry import SCORES, find
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from app.scoring.contract import Result, Score
+    from app.scoring.measurement import compute, measure
+    from app.scoring.panel import Panel
+    from app.scoring.registry import SCORES, find
+
+_HOMES = {
+    "Result": "contract",
+    "Score": "contract",
+    "compute": "measurement",
+    "measure": "measurement",
+    "Panel": "panel",
+    "SCORES": "registry",
+    "find": "registry",
+}
 
 __all__ = ["SCORES", "Panel", "Result", "Score", "compute", "find", "measure"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -3,11 +3,14 @@
 Legend: N images.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from __future__ import annotations  # so that the service, which only reads statements, loads no numpy
 
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Input = Literal["features", "labels", "source_probabilities"]
 Invariance = Literal["scale", "offset", "rotation", "sample_permutation", "class_permutation"]

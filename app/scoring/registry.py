@@ -65,6 +65,9 @@ _SCORES = (
     ),
 )
 
+RANKED_BY = "linear_probe"
+"""The score whose held-out answers decide the order, as long as no benchmark has shown a better one."""
+
 SCORES: MappingProxyType[str, Score] = MappingProxyType({score.name: score for score in _SCORES})
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import CursorResult, func, select, update
+from sqlalchemy import CursorResult, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.errors import Conflict, NotFound
@@ -19,6 +19,11 @@ from app.domain.states import (
 from app.storage.repositories.datasets import Datasets
 from app.storage.repositories.paging import Page, page
 from app.storage.tables import Evaluation, Model, Selection, now
+
+# Built once: it is the statement of every poll, and building it takes longer than running it.
+_REVISION = select(Selection.revision, Selection.state).where(
+    Selection.id == bindparam("id"), Selection.tenant == bindparam("tenant")
+)
 
 
 class Selections:
@@ -84,10 +89,7 @@ class Selections:
 
     def revision(self, selection_id: str) -> tuple[int, bool]:
         """Return the revision and whether it is the last one, for cheap polling."""
-        query = select(Selection.revision, Selection.state)
-        row = self._session.execute(
-            query.where(Selection.id == selection_id, Selection.tenant == self._tenant)
-        ).one_or_none()
+        row = self._session.execute(_REVISION, {"id": selection_id, "tenant": self._tenant}).one_or_none()
         if row is None:
             raise _not_found(selection_id)
         return row.revision, row.state in SELECTION_TERMINAL
