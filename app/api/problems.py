@@ -44,6 +44,9 @@ class Problem(BaseModel):
     hint: str | None = None
 
 
+_PROBLEM_SCHEMA = Problem.model_json_schema()
+
+
 class JobError(BaseModel):
     """Why a job failed."""
 
@@ -73,7 +76,7 @@ def responses(*statuses: int, also: dict[int | str, dict[str, Any]] | None = Non
     return (also or {}) | {
         status: {
             "description": _TITLES[status],
-            "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+            "content": {"application/problem+json": {"schema": _PROBLEM_SCHEMA}},
         }
         for status in (*statuses, 503)
     }
