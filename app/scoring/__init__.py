@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from app.scoring.contract import Result, Score
+    from app.scoring.inputs import SourceClasses
     from app.scoring.measurement import compute, measure
     from app.scoring.panel import Panel
     from app.scoring.registry import SCORES, find
@@ -22,11 +23,12 @@ _HOMES = {
     "compute": "measurement",
     "measure": "measurement",
     "Panel": "panel",
+    "SourceClasses": "inputs",
     "SCORES": "registry",
     "find": "registry",
 }
 
-__all__ = ["SCORES", "Panel", "Result", "Score", "compute", "find", "measure"]
+__all__ = ["SCORES", "Panel", "Result", "Score", "SourceClasses", "compute", "find", "measure"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,14 +1,32 @@
 """What the scores accept, checked in one place.
 
-Legend: N images, D feature dimensions, C classes, Z source classes.
+Legend: N images, D feature dimensions, C classes, Z source classes, R dimensions of a reference model.
 """
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from app.domain.errors import EvaluationFailed
 
+FACTS = ("parameters", "flops", "source_accuracy")
 _PROBABILITY_TOLERANCE = 1e-2  # a softmax in float16 over 1000 classes sums to one within this
+
+
+@dataclass(frozen=True, eq=False)
+class SourceClasses:
+    """What a model card keeps of the data the model was pretrained on.
+
+    Attributes:
+        means_ZD: mean features of every source class, by the model itself.
+        weights_Z: number, or share, of images of every source class.
+    """
+
+    means_ZD: ArrayLike
+    weights_Z: ArrayLike
 
 
 def checked_features(features_ND: ArrayLike) -> tuple[NDArray[np.float64], float]:
@@ -107,3 +125,47 @@ def checked_probabilities(probabilities_NZ: ArrayLike, images: int) -> NDArray[n
             hint="Pass the softmax of the source classifier's logits.",
         )
     return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
+
+
+def checked_source_classes(source: SourceClasses, dimensions: int) -> SourceClasses:
+    """Return the source classes as float64, their weights summing to one.
+
+    Raises:
+        EvaluationFailed: ``invalid_source_classes``.
+    """
+    means_ZD, weights_Z = np.asarray(source.means_ZD), np.asarray(source.weights_Z)
+    problem = None
+    if means_ZD.ndim != 2 or means_ZD.shape[1] != dimensions or len(means_ZD) == 0 or means_ZD.dtype.kind not in "fiub":
+        problem = f"expected means of {dimensions} dimensions, got {means_ZD.dtype} of {means_ZD.shape}"
+    elif weights_Z.shape != means_ZD.shape[:1] or weights_Z.dtype.kind not in "fiub":
+        problem = f"expected one weight for each of {len(means_ZD)} classes, got {weights_Z.dtype} of {weights_Z.shape}"
+    elif not np.isfinite(means_ZD).all():
+        problem = "some means are NaN or infinite"
+    elif not np.isfinite(weights_Z).all() or (weights_Z < 0).any() or not weights_Z.any():
+        problem = "weights have to be finite and not negative, one of them above zero"
+    if problem is not None:
+        raise EvaluationFailed(
+            "invalid_source_classes",
+            f"Source classes: {problem}.",
+            param="source_classes",
+            hint="Pass the mean features of each source class, as the same model computes them, and its image count.",
+        )
+    weights = weights_Z.astype(np.float64)
+    return SourceClasses(means_ZD.astype(np.float64), weights / weights.sum())
+
+
+def checked_facts(facts: Mapping[str, float]) -> dict[str, float]:
+    """Return what is known of a model, as floats: ``parameters``, ``flops``, ``source_accuracy``.
+
+    Raises:
+        EvaluationFailed: ``invalid_facts``: an unknown name, or a value that is not a finite number.
+    """
+    for name, value in facts.items():
+        if name not in FACTS or isinstance(value, str) or not math.isfinite(value) or value < 0:
+            raise EvaluationFailed(
+                "invalid_facts",
+                f"Facts: {name!r} is {value!r}.",
+                param="facts",
+                hint=f"Known facts are {', '.join(FACTS)}; each is a finite number that is not negative.",
+            )
+    return {name: float(value) for name, value in facts.items()}

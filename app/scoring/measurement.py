@@ -3,20 +3,49 @@
 Legend: N images, D feature dimensions, Z source classes.
 """
 
+import dataclasses
 import importlib
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from app.domain.errors import EvaluationFailed
-from app.scoring.contract import Result, Score
+from app.scoring.contract import Input, Result, Score
+from app.scoring.inputs import SourceClasses
 from app.scoring.panel import Panel
 from app.scoring.registry import find
+from app.scoring.uncertainty import stratified_stderr
+
+_MISSING: dict[Input, tuple[str, str, str]] = {
+    "source_probabilities": (
+        "source_head_required",
+        "the classifier a model was pretrained with, and this model has none",
+        "Leave this score out, or choose models that come with their head.",
+    ),
+    "reference_features": (
+        "reference_required",
+        "another model's features of the same images to compare with",
+        "Pass them as reference_features.",
+    ),
+    "source_classes": (
+        "source_classes_required",
+        "class means of the data a model was pretrained on, and this model's card has none",
+        "Leave this score out, or choose models whose cards have them.",
+    ),
+}
 
 
 def compute(
-    name: str, features_ND: ArrayLike, labels_N: ArrayLike, *, source_probabilities: ArrayLike | None = None
+    name: str,
+    features_ND: ArrayLike,
+    labels_N: ArrayLike,
+    *,
+    source_probabilities: ArrayLike | None = None,
+    reference_features: ArrayLike | None = None,
+    source_classes: SourceClasses | None = None,
+    facts: Mapping[str, float] | None = None,
 ) -> Result:
     """Return one score of one feature matrix.
 
@@ -25,13 +54,25 @@ def compute(
         features_ND: real numbers of any precision; computed in float64, never changed.
         labels_N: the class of each row, as numbers or strings, gaps allowed.
         source_probabilities: (N, Z), the pretrained classifier's probabilities, for scores that need the head.
+        reference_features: (N, R), another model's features of the same images, for scores that compare with them.
+        source_classes: class means of the source data, for scores of the distance to it.
+        facts: ``parameters``, ``flops``, ``source_accuracy``, for the priors.
 
     Raises:
-        BadRequest: ``unknown_score``; the arrays are refused as ``Panel`` says.
-        EvaluationFailed: the score is not defined on these arrays.
+        BadRequest: ``unknown_score``.
+        EvaluationFailed: the arrays are refused as ``Panel`` says; an input the score needs is missing; or the score
+            is not defined on these arrays.
     """
-    score = find(name)
-    return _measure(score, Panel(features_ND, labels_N, source_probabilities=source_probabilities))
+    find(name)
+    panel = Panel(
+        features_ND,
+        labels_N,
+        source_probabilities=source_probabilities,
+        reference_features=reference_features,
+        source_classes=source_classes,
+        facts=facts,
+    )
+    return measure(name, panel)
 
 
 def measure(name: str, panel: Panel) -> Result:
@@ -39,23 +80,21 @@ def measure(name: str, panel: Panel) -> Result:
 
     Raises:
         BadRequest: ``unknown_score``.
-        EvaluationFailed: the score is not defined on this panel.
+        EvaluationFailed: an input is missing, or the score is not defined on this panel.
     """
-    return _measure(find(name), panel)
+    return measure_score(find(name), panel)
 
 
-def _measure(score: Score, panel: Panel) -> Result:
-    if score.needs_head and panel.source_probabilities_NZ is None:
-        raise EvaluationFailed(
-            "source_head_required",
-            f"The score {score.name} needs the classifier a model was pretrained with, and this model has none.",
-            param=score.name,
-            hint="Leave this score out, or choose models that come with their head.",
-        )
+def measure_score(score: Score, panel: Panel) -> Result:
+    """Return a score of a panel, by its statement; see ``measure``."""
+    _check_inputs(score, panel)
     module, function = score.implementation.split(":")
     with np.errstate(divide="raise", over="raise", invalid="raise"):
         result: Result = getattr(importlib.import_module(module), function)(panel)
-    if not math.isfinite(result.value) or (result.stderr is not None and not math.isfinite(result.stderr)):
+    if result.stderr is None and result.influence_N is not None:
+        result = dataclasses.replace(result, stderr=stratified_stderr(result.influence_N, panel.labels_N))
+    numbers = [result.value, result.stderr, result.null_value]
+    if not all(number is None or math.isfinite(number) for number in numbers):
         raise EvaluationFailed(
             "score_not_finite",
             f"The score {score.name} came out as {result.value} (standard error {result.stderr}).",
@@ -63,3 +102,32 @@ def _measure(score: Score, panel: Panel) -> Result:
             hint="Please report this with the model and the data set: every accepted input should give a finite value.",
         )
     return result
+
+
+def can_measure(score: Score, panel: Panel) -> bool:
+    """Tell whether a panel has every input that a score needs."""
+    return not score.zoo_relative and _missing(score, panel) is None
+
+
+def _check_inputs(score: Score, panel: Panel) -> None:
+    if score.zoo_relative:
+        raise EvaluationFailed(
+            "zoo_required",
+            f"The score {score.name} compares all candidates with each other: one model alone has no value.",
+            param=score.name,
+            hint="Pass the features of every candidate to app.scoring.compare, or look at the parts: "
+            f"{', '.join(name for name, _ in score.combines)}.",
+        )
+    missing = _missing(score, panel)
+    if missing is not None:
+        code, what, hint = _MISSING[missing]
+        raise EvaluationFailed(code, f"The score {score.name} needs {what}.", param=score.name, hint=hint)
+
+
+def _missing(score: Score, panel: Panel) -> Input | None:
+    given = {
+        "source_probabilities": panel.source_probabilities_NZ,
+        "reference_features": panel.reference_NR,
+        "source_classes": panel.source_classes,
+    }
+    return next((name for name in score.inputs if name in given and given[name] is None), None)

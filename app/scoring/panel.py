@@ -1,15 +1,26 @@
 # ruff: noqa: N802 (properties that return arrays carry their shape, as all arrays do)
 """One model's features of one data set, and the quantities that several scores need.
 
-Legend: N images, D feature dimensions, C classes, M = min(N, D), B images of a block, Z source classes.
+Legend: N images, D feature dimensions, C classes, M = min(N, D), K <= M coordinates, B images of a block, Z source
+classes, R dimensions of a reference model.
 """
 
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg.lapack import dpstrf
 
-from app.scoring.inputs import checked_features, checked_labels, checked_probabilities
+from app.domain.errors import EvaluationFailed
+from app.scoring.inputs import (
+    SourceClasses,
+    checked_facts,
+    checked_features,
+    checked_labels,
+    checked_probabilities,
+    checked_source_classes,
+)
 
 _Matrix = NDArray[np.float64]
 
@@ -22,26 +33,72 @@ class Panel:
         scale: what to multiply by to get the caller's features back.
         labels_N: classes 0..C-1.
         source_probabilities_NZ: rows sum to one; None when the model has no head.
+        reference_NR: another model's features of the same images, scaled like ``features_ND``; None when not given.
+        source_classes: class means of the source data in the units of ``features_ND``; None when not given.
+        facts: what is known of the model without images: ``parameters``, ``flops``, ``source_accuracy``.
     """
 
     def __init__(
-        self, features_ND: ArrayLike, labels_N: ArrayLike, *, source_probabilities: ArrayLike | None = None
+        self,
+        features_ND: ArrayLike,
+        labels_N: ArrayLike,
+        *,
+        source_probabilities: ArrayLike | None = None,
+        reference_features: ArrayLike | None = None,
+        source_classes: SourceClasses | None = None,
+        facts: Mapping[str, float] | None = None,
     ) -> None:
         """Check and copy the inputs.
 
         Raises:
             EvaluationFailed: ``invalid_features``, ``non_finite_features``, ``invalid_labels``, ``too_few_images``,
-                ``too_few_classes`` or ``invalid_source_probabilities``.
+                ``too_few_classes``, ``invalid_source_probabilities``, ``invalid_source_classes`` or ``invalid_facts``.
         """
         features, self.scale = checked_features(features_ND)
         self.features_ND = _frozen(features)
-        labels, self.num_classes = checked_labels(labels_N, features.shape[0])
-        self.labels_N: NDArray[np.intp] = labels
-        self.labels_N.flags.writeable = False
         self.num_images, self.num_dimensions = features.shape
+        self._set_labels(labels_N)
         self.source_probabilities_NZ = (
-            None if source_probabilities is None else _frozen(checked_probabilities(source_probabilities, len(labels)))
+            None
+            if source_probabilities is None
+            else _frozen(checked_probabilities(source_probabilities, self.num_images))
         )
+        self.reference_NR = None if reference_features is None else self._checked_reference(reference_features)
+        self.source_classes = self._scaled_source(source_classes)
+        self.facts = checked_facts(facts or {})
+
+    def with_labels(self, labels_N: ArrayLike) -> "Panel":
+        """Return a panel of the same images under other labels; what does not depend on labels is shared.
+
+        Raises:
+            EvaluationFailed: ``invalid_labels``, ``too_few_images`` or ``too_few_classes``.
+        """
+        other = object.__new__(Panel)
+        other.__dict__.update({name: value for name, value in self.__dict__.items() if name not in _OF_LABELS})
+        other._set_labels(labels_N)
+        return other
+
+    def _set_labels(self, labels_N: ArrayLike) -> None:
+        labels, self.num_classes = checked_labels(labels_N, self.num_images)
+        labels.flags.writeable = False
+        self.labels_N: NDArray[np.intp] = labels
+
+    def _checked_reference(self, reference_features: ArrayLike) -> _Matrix:
+        reference, _ = checked_features(reference_features)
+        if len(reference) != self.num_images:
+            raise EvaluationFailed(
+                "invalid_features",
+                f"The reference model's features are of {len(reference)} images, the model's own of {self.num_images}.",
+                param="reference_features",
+                hint="Pass both models' features of the same images in the same order.",
+            )
+        return _frozen(reference)
+
+    def _scaled_source(self, source: SourceClasses | None) -> SourceClasses | None:
+        if source is None:
+            return None
+        checked = checked_source_classes(source, self.num_dimensions)
+        return SourceClasses(_frozen(np.asarray(checked.means_ZD) / self.scale), checked.weights_Z)
 
     @property
     def wide(self) -> bool:
@@ -110,11 +167,58 @@ class Panel:
         values_M, vectors_MM = self.spectrum
         return _frozen(vectors_MM * np.sqrt(values_M) if self.wide else self.centred_ND @ vectors_MM)
 
+    @cached_property
+    def coordinates_NK(self) -> _Matrix:
+        """Centred features without needless dimensions: rows with the same inner products, K <= min(N, D).
+
+        They are the centred features themselves when there are at least as many images as dimensions, else the rows
+        of a pivoted Cholesky factor of the Gram matrix, a third of the work of its eigen-decomposition. A score that
+        does not change under rotations may use them in place of ``centred_ND``.
+        """
+        if not self.wide:
+            return self.centred_ND
+        if self.constant:
+            return _frozen(np.zeros((self.num_images, 1)))
+        factor_NN, pivots_N, rank, _ = dpstrf(self.scatter_MM, lower=1, tol=-1.0)
+        coordinates_NK = np.empty((self.num_images, rank))
+        coordinates_NK[pivots_N - 1] = np.tril(factor_NN)[:, :rank]
+        return _frozen(coordinates_NK)
+
+    @cached_property
+    def coordinate_sums_CK(self) -> _Matrix:
+        """Sum of the coordinates of every class."""
+        return self.one_hot_NC.T @ self.coordinates_NK if self.wide else self.class_sums_CD
+
+    @cached_property
+    def coordinate_scatter_KK(self) -> _Matrix:
+        """Scatter matrix of the coordinates."""
+        return _frozen(self.coordinates_NK.T @ self.coordinates_NK) if self.wide else self.scatter_MM
+
+    @cached_property
+    def within_scatter_KK(self) -> _Matrix:
+        """Scatter matrix of the coordinates about their class means."""
+        scaled_CK = self.coordinate_sums_CK / np.sqrt(self.counts_C)[:, None]
+        return _frozen(self.coordinate_scatter_KK - scaled_CK.T @ scaled_CK)
+
     def gram_rows(self, start: int, stop: int) -> _Matrix:
         """Return rows ``start:stop`` of the centred Gram matrix."""
         if self.wide:
             return self.scatter_MM[start:stop]
         return self.centred_ND[start:stop] @ self.centred_ND.T
+
+
+# Kept apart, so that a panel with other labels does not take them over.
+_OF_LABELS = frozenset(
+    {
+        "labels_N",
+        "num_classes",
+        "counts_C",
+        "one_hot_NC",
+        "class_sums_CD",
+        "coordinate_sums_CK",
+        "within_scatter_KK",
+    }
+)
 
 
 def _frozen(array: _Matrix) -> _Matrix:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from app.scoring import compute
-from app.scoring.knn import _BLOCK_ENTRIES
+from app.scoring.features.knn import _BLOCK_ENTRIES
 
 TIE = 1e-10
 

@@ -13,9 +13,9 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from app.scoring import compute
-from app.scoring.folds import NEVER_HELD_OUT, stratified_folds
-from app.scoring.lbfgs import minimize
-from app.scoring.softmax_regression import SoftmaxPath
+from app.scoring.fitting.folds import NEVER_HELD_OUT, stratified_folds
+from app.scoring.fitting.lbfgs import minimize
+from app.scoring.fitting.softmax_regression import SoftmaxPath
 
 
 def noisy(seed, images, dimensions, classes, spread=1.0):

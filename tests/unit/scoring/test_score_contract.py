@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from app.domain.errors import BadRequest, EvaluationFailed
 from app.scoring import SCORES, Panel, compute, find, measure
 from app.scoring.contract import Score
-from app.scoring.measurement import _measure
+from app.scoring.measurement import measure_score
 
 INVARIANCES = ("scale", "offset", "rotation", "sample_permutation", "class_permutation")
 NAMES = tuple(SCORES)
@@ -93,21 +93,22 @@ def test_unknown_score_lists_the_names():
 
 def test_a_score_of_the_head_is_refused_without_one():
     score = Score(
+        group="head",
         name="headed",
         meaning="Needs the head.",
-        implementation="app.scoring.lfc:lfc",
+        implementation="app.scoring.features.lfc:lfc",
         invariances=frozenset(),
         cost="n",
         paper="none",
         equation="none",
-        needs_head=True,
+        inputs=("features", "labels", "source_probabilities"),
     )
     features_ND, labels_N = noisy_classes(10, 2)
     with pytest.raises(EvaluationFailed) as caught:
-        _measure(score, Panel(features_ND, labels_N))
+        measure_score(score, Panel(features_ND, labels_N))
     assert caught.value.code == "source_head_required"
     with_head = Panel(features_ND, labels_N, source_probabilities=np.full((10, 4), 0.25))
-    assert _measure(score, with_head).value == compute("lfc", features_ND, labels_N).value
+    assert measure_score(score, with_head).value == compute("lfc", features_ND, labels_N).value
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from app.domain.errors import EvaluationFailed
 from app.domain.ranking import accuracy_stderr
 from app.scoring.contract import Result
-from app.scoring.folds import NEVER_HELD_OUT, stratified_folds
+from app.scoring.fitting.folds import NEVER_HELD_OUT, stratified_folds
+from app.scoring.fitting.softmax_regression import SoftmaxPath
 from app.scoring.panel import Panel
-from app.scoring.softmax_regression import SoftmaxPath
 
 FOLDS = 5
 RELATIVE_PENALTIES = tuple(10.0**power for power in range(1, -7, -1))

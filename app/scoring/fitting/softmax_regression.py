@@ -6,7 +6,7 @@ Legend: N images, C classes, M axes, A = M + 1 axes with the intercept, F folds.
 import numpy as np
 from numpy.typing import NDArray
 
-from app.scoring.lbfgs import minimize
+from app.scoring.fitting.lbfgs import minimize
 
 _Array = NDArray[np.float64]
 

@@ -1,0 +1,1 @@
+"""Scores of labelled features: which of the user's classes the model already tells apart. One family a file."""

@@ -1,0 +1,1 @@
+"""What scores fit: folds, an optimiser, softmax regression."""

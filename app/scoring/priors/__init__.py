@@ -1,0 +1,1 @@
+"""Priors: what can be said of a model without the user's labels. One family a file."""

@@ -1,0 +1,1 @@
+"""Scores of the distance between the data a model was pretrained on and the user's. One family a file."""
