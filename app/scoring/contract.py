@@ -78,6 +78,7 @@ class Result:
         influence_N: by how much the value rises, to first order, when image i counts once more: with weights w_i in
             place of ones the value is about ``value + sum((w_i - 1) * influence_i)``. None where it is not known.
         per_image_N: for scores that predict images: whether each image's held-out prediction was right.
+        predicted_N: the class predicted for each held-out image, -1 where classes tie or none was predicted.
         held_out_N: which images the estimate counts; the others are False in ``per_image_N``.
         log_likelihood_N: held-out log-probability of the true class in nats; 0 where ``held_out_N`` is False.
     """
@@ -88,5 +89,6 @@ class Result:
     warnings: tuple[str, ...] = ()
     influence_N: NDArray[np.float64] | None = None
     per_image_N: NDArray[np.bool_] | None = None
+    predicted_N: NDArray[np.intp] | None = None
     held_out_N: NDArray[np.bool_] | None = None
     log_likelihood_N: NDArray[np.float64] | None = None

@@ -169,3 +169,20 @@ def checked_facts(facts: Mapping[str, float]) -> dict[str, float]:
                 hint=f"Known facts are {', '.join(FACTS)}; each is a finite number that is not negative.",
             )
     return {name: float(value) for name, value in facts.items()}
+
+
+def checked_units(units_N: ArrayLike, images: int) -> NDArray[np.intp]:
+    """Return the units as 0..G-1.
+
+    Raises:
+        EvaluationFailed: ``invalid_units``.
+    """
+    raw_N = np.asarray(units_N)
+    if raw_N.shape != (images,) or raw_N.dtype.kind not in "iu":
+        raise EvaluationFailed(
+            "invalid_units",
+            f"Units: expected one whole number for each of {images} images, got {raw_N.dtype} of {raw_N.shape}.",
+            param="units",
+            hint="Give near-duplicate images the same number.",
+        )
+    return np.unique(raw_N, return_inverse=True)[1].reshape(-1)

@@ -46,6 +46,7 @@ def compute(
     reference_features: ArrayLike | None = None,
     source_classes: SourceClasses | None = None,
     facts: Mapping[str, float] | None = None,
+    units: ArrayLike | None = None,
 ) -> Result:
     """Return one score of one feature matrix.
 
@@ -57,6 +58,7 @@ def compute(
         reference_features: (N, R), another model's features of the same images, for scores that compare with them.
         source_classes: class means of the source data, for scores of the distance to it.
         facts: ``parameters``, ``flops``, ``source_accuracy``, for the priors.
+        units: (N,), the same number for near-duplicate images, which standard errors then count as one.
 
     Raises:
         BadRequest: ``unknown_score``.
@@ -71,6 +73,7 @@ def compute(
         reference_features=reference_features,
         source_classes=source_classes,
         facts=facts,
+        units=units,
     )
     return measure(name, panel)
 
@@ -92,7 +95,9 @@ def measure_score(score: Score, panel: Panel) -> Result:
     with np.errstate(divide="raise", over="raise", invalid="raise"):
         result: Result = getattr(importlib.import_module(module), function)(panel)
     if result.stderr is None and result.influence_N is not None:
-        result = dataclasses.replace(result, stderr=stratified_stderr(result.influence_N, panel.labels_N))
+        result = dataclasses.replace(
+            result, stderr=stratified_stderr(result.influence_N, panel.labels_N, panel.units_N)
+        )
     numbers = [result.value, result.stderr, result.null_value]
     if not all(number is None or math.isfinite(number) for number in numbers):
         raise EvaluationFailed(

@@ -20,6 +20,7 @@ from app.scoring.inputs import (
     checked_labels,
     checked_probabilities,
     checked_source_classes,
+    checked_units,
 )
 
 _Matrix = NDArray[np.float64]
@@ -36,6 +37,8 @@ class Panel:
         reference_NR: another model's features of the same images, scaled like ``features_ND``; None when not given.
         source_classes: class means of the source data in the units of ``features_ND``; None when not given.
         facts: what is known of the model without images: ``parameters``, ``flops``, ``source_accuracy``.
+        units_N: images with the same number are near-duplicates, drawn together when uncertainty is estimated; None
+            when every image stands for itself.
     """
 
     def __init__(
@@ -47,12 +50,14 @@ class Panel:
         reference_features: ArrayLike | None = None,
         source_classes: SourceClasses | None = None,
         facts: Mapping[str, float] | None = None,
+        units: ArrayLike | None = None,
     ) -> None:
         """Check and copy the inputs.
 
         Raises:
             EvaluationFailed: ``invalid_features``, ``non_finite_features``, ``invalid_labels``, ``too_few_images``,
-                ``too_few_classes``, ``invalid_source_probabilities``, ``invalid_source_classes`` or ``invalid_facts``.
+                ``too_few_classes``, ``invalid_source_probabilities``, ``invalid_source_classes``, ``invalid_facts`` or
+                ``invalid_units``.
         """
         features, self.scale = checked_features(features_ND)
         self.features_ND = _frozen(features)
@@ -66,6 +71,7 @@ class Panel:
         self.reference_NR = None if reference_features is None else self._checked_reference(reference_features)
         self.source_classes = self._scaled_source(source_classes)
         self.facts = checked_facts(facts or {})
+        self.units_N = None if units is None else checked_units(units, self.num_images)
 
     def with_labels(self, labels_N: ArrayLike) -> "Panel":
         """Return a panel of the same images under other labels; what does not depend on labels is shared.

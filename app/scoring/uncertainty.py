@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 _Array = NDArray[np.float64]
 
 
-def stratified_stderr(influence_N: _Array, labels_N: NDArray[np.intp]) -> float:
-    """Return the standard error over a draw of the images within their classes.
+def stratified_stderr(
+    influence_N: _Array, labels_N: NDArray[np.intp], units_N: NDArray[np.intp] | None = None
+) -> float:
+    """Return the standard error over a draw of the units within their classes.
 
     It is the standard deviation that resamples of ``resample_weights`` have, in closed form.
     """
-    variance = 0.0
-    for label in np.unique(labels_N):
-        influence_I = influence_N[labels_N == label]
-        if len(influence_I) > 1:
-            variance += len(influence_I) * float(influence_I.var(ddof=1))
-    return math.sqrt(variance)
+    unit_N, class_G = _units(labels_N, units_N)
+    influence_G = np.bincount(unit_N, influence_N, minlength=len(class_G))
+    number_C = np.bincount(class_G)
+    several_C = np.flatnonzero(number_C > 1)
+    mean_C = np.bincount(class_G, influence_G) / np.maximum(number_C, 1)
+    squares_C = np.bincount(class_G, (influence_G - mean_C[class_G]) ** 2)
+    return math.sqrt(float((squares_C * number_C / np.maximum(number_C - 1, 1))[several_C].sum()))
 
 
 def resample_weights(
@@ -43,10 +46,8 @@ def resample_weights(
         seed: of the resamples; the same seed gives the same resamples to every model.
     """
     random = np.random.default_rng(seed)
-    units_N = np.arange(len(labels_N)) if units_N is None else np.unique(units_N, return_inverse=True)[1].reshape(-1)
-    _, first_G = np.unique(units_N, return_index=True)
-    class_G = labels_N[first_G]
-    weights_RG = np.ones((replicates, len(first_G)))
+    unit_N, class_G = _units(labels_N, units_N)
+    weights_RG = np.ones((replicates, len(class_G)))
     for label in np.unique(class_G):
         members_I = np.flatnonzero(class_G == label)
         units = len(members_I)
@@ -55,7 +56,15 @@ def resample_weights(
         drawn = random.integers(0, units, size=(replicates, units - 1)) + units * np.arange(replicates)[:, None]
         counts_RI = np.bincount(drawn.ravel(), minlength=replicates * units).reshape(replicates, units)
         weights_RG[:, members_I] = counts_RI * (units / (units - 1))
-    return np.asarray(weights_RG[:, units_N])
+    return np.asarray(weights_RG[:, unit_N])
+
+
+def _units(labels_N: NDArray[np.intp], units_N: NDArray[np.intp] | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return (each image's unit as 0..G-1, each unit's class: that of its first image)."""
+    if units_N is None:
+        return np.arange(len(labels_N)), labels_N
+    _, first_G, unit_N = np.unique(units_N, return_index=True, return_inverse=True)
+    return unit_N.reshape(-1), labels_N[first_G]
 
 
 def resampled_values(value: float, influence_N: _Array, weights_RN: _Array) -> _Array:

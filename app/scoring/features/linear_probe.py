@@ -47,9 +47,9 @@ def linear_probe(panel: Panel) -> Result:
     converged, best, waited = True, -np.inf, 0
     for relative in RELATIVE_PENALTIES:
         converged &= path.fit(relative * path.unit_penalty)
-        likelihood_N, right_N = _out_of_fold(path, panel.labels_N, folds_N, folds)
+        likelihood_N, predicted_N = _out_of_fold(path, panel.labels_N, folds_N, folds)
         likelihoods.append(likelihood_N)
-        outcomes.append(right_N)
+        outcomes.append(predicted_N)
         mean = float(likelihood_N[held_out_N].mean())
         waited = 0 if mean > best + _WORTHWHILE else waited + 1
         best = max(best, mean)
@@ -57,7 +57,8 @@ def linear_probe(panel: Panel) -> Result:
             break
     chosen_N = _penalty_by_other_folds(np.array(likelihoods), folds_N, folds)
     images_N = np.arange(panel.num_images)
-    right_N = np.array(outcomes)[chosen_N, images_N]
+    predicted_N = np.array(outcomes)[chosen_N, images_N]
+    right_N = predicted_N == panel.labels_N
     total, right = int(held_out_N.sum()), int(right_N.sum())
     warnings = (
         ("constant_features",) * panel.constant
@@ -68,7 +69,9 @@ def linear_probe(panel: Panel) -> Result:
         value=right / total,
         stderr=accuracy_stderr(right, total),
         warnings=warnings,
+        influence_N=np.where(held_out_N, (right_N - right / total) / total, 0.0),
         per_image_N=right_N,
+        predicted_N=predicted_N,
         held_out_N=held_out_N,
         log_likelihood_N=np.array(likelihoods)[chosen_N, images_N],
     )
@@ -84,17 +87,18 @@ def _scaled_axes(panel: Panel) -> NDArray[np.float64]:
 
 def _out_of_fold(
     path: SoftmaxPath, labels_N: NDArray[np.intp], folds_N: NDArray[np.intp], folds: NDArray[np.intp]
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return (log-probability of the true class, whether it is the single most probable one), 0 and False elsewhere."""
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Return (log-probability of the true class, the single most probable class); 0 and -1 elsewhere and for ties."""
     likelihood_N = np.zeros(len(labels_N))
-    right_N = np.zeros(len(labels_N), dtype=bool)
+    predicted_N = np.full(len(labels_N), -1)
     for index, fold in enumerate(folds):
         images = np.flatnonzero(folds_N == fold)
         log_probability = path.log_probabilities(index, images)
-        own = log_probability[np.arange(len(images)), labels_N[images]]
-        likelihood_N[images] = own
-        right_N[images] = (log_probability > own[:, None] - _TIE).sum(axis=1) == 1
-    return likelihood_N, right_N
+        likelihood_N[images] = log_probability[np.arange(len(images)), labels_N[images]]
+        best = log_probability.max(axis=1, keepdims=True)
+        single = (log_probability > best - _TIE).sum(axis=1) == 1
+        predicted_N[images] = np.where(single, log_probability.argmax(axis=1), -1)
+    return likelihood_N, predicted_N
 
 
 def _penalty_by_other_folds(

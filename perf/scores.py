@@ -1,0 +1,229 @@
+"""Every score against the installable public implementation and against code written from the papers.
+
+Same arrays, same threads, same run: the implementations take turns, the median of a few turns counts. Features are
+float32, as networks emit them. Memory is the peak of the process above what it held before (Linux).
+"""
+
+import argparse
+import importlib
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from app.scoring import Panel, compute, measure
+from app.scoring.uncertainty import resample_weights, resampled_values
+from perf import naive_scores as naive
+
+SIZES = {"s": (500, 512, 10), "m": (2000, 2048, 100), "l": (10_000, 2048, 100)}
+SOURCE_CLASSES = 1000
+RANKER = ("transformer-ranker==0.2.0", "torchmetrics==1.9.0", "lightning-utilities==0.15.3")
+PEERS = Path(".cache/peers")
+PANEL = (
+    "lfc", "lfc_offdiagonal", "lfc_centered", "lfc_cosine", "logme", "hscore", "hscore_regularized", "transrate",
+    "transrate_scalefree", "gbc_spherical", "gbc_diagonal", "parc", "fisher_ratio", "separation_index", "knn", "lda",
+    "ridge_gcv", "ridge_loo", "sfda", "sfda_scalefree", "etran_class", "nce", "leep", "participation_ratio",
+)  # fmt: skip
+
+
+@dataclass
+class Arrays:
+    """The input of one size."""
+
+    features_ND: np.ndarray
+    labels_N: np.ndarray
+    probabilities_NZ: np.ndarray
+    reference_NR: np.ndarray
+
+    def panel(self) -> Panel:
+        """Return the product's view of it."""
+        return Panel(
+            self.features_ND,
+            self.labels_N,
+            source_probabilities=self.probabilities_NZ,
+            reference_features=self.reference_NR,
+        )
+
+
+@dataclass
+class Timed:
+    """What one implementation took."""
+
+    seconds: list[float] = field(default_factory=list)
+    peak_mib: float = 0.0
+    value: float = float("nan")
+
+
+def arrays(size: tuple[int, int, int], seed: int = 0) -> Arrays:
+    """Return features as a network with ReLU emits them, of classes that overlap."""
+    images, dimensions, classes = size
+    random = np.random.default_rng(seed)
+    labels_N = np.arange(images) % classes
+    mixing_DD = random.normal(size=(dimensions, dimensions)) * (np.arange(1, dimensions + 1) ** -0.4)
+    latent_ND = random.normal(size=(images, dimensions)) + random.normal(size=(classes, dimensions))[labels_N] * 0.5
+    features_ND = np.maximum(latent_ND @ mixing_DD.T / np.sqrt(dimensions) + 0.2, 0).astype(np.float32)
+    logits_NZ = features_ND[:, :256] @ random.normal(size=(256, SOURCE_CLASSES)).astype(np.float32)
+    logits_NZ -= logits_NZ.max(axis=1, keepdims=True)
+    probabilities_NZ = np.exp(logits_NZ)
+    probabilities_NZ /= probabilities_NZ.sum(axis=1, keepdims=True)
+    reference_NR = np.maximum(features_ND[:, ::-1] + 0.3 * random.normal(size=features_ND.shape), 0).astype(np.float32)
+    return Arrays(features_ND, labels_N, probabilities_NZ, reference_NR)
+
+
+def ranker() -> dict[str, Callable[..., float]]:
+    """Return transformer-ranker's estimators, installed beside the project."""
+    if not (PEERS / "transformer_ranker").exists():
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(PEERS), *RANKER]
+        subprocess.run(command, check=True)
+    import torch
+
+    sys.path.insert(0, str(PEERS))
+    # The package itself imports transformers and datasets; its estimators need neither.
+    package = type(sys)("transformer_ranker")
+    package.__path__ = [str(PEERS / "transformer_ranker")]
+    sys.modules["transformer_ranker"] = package
+    estimators = importlib.import_module("transformer_ranker.estimators")
+
+    def fit(name: str, data: Arrays) -> float:
+        estimator = getattr(estimators, name)(regression=False)
+        value = estimator.fit(embeddings=torch.from_numpy(data.features_ND), labels=torch.from_numpy(data.labels_N))
+        return float(value)
+
+    return {name: partial(fit, name) for name in ("LogME", "HScore", "NearestNeighbors")}
+
+
+def rivals(public: dict[str, Callable[..., float]]) -> list[tuple[str, str, Callable[[Arrays], float]]]:
+    """Return (our score, who computes it otherwise, how)."""
+
+    def of_features(function: Callable[..., float]) -> Callable[[Arrays], float]:
+        return lambda data: function(data.features_ND, data.labels_N)
+
+    def of_head(function: Callable[..., float]) -> Callable[[Arrays], float]:
+        return lambda data: function(data.labels_N, data.probabilities_NZ)
+
+    def of_reference(function: Callable[..., float]) -> Callable[[Arrays], float]:
+        return lambda data: function(data.features_ND, data.reference_NR)
+
+    found: list[tuple[str, str, Callable[[Arrays], float]]] = [
+        ("logme", "transformer-ranker", public["LogME"]),
+        ("hscore_regularized", "transformer-ranker", public["HScore"]),
+        ("knn", "transformer-ranker", public["NearestNeighbors"]),
+    ]
+    names = ("lfc", "hscore", "hscore_regularized", "logme", "transrate", "gbc_diagonal", "parc", "knn", "sfda")
+    found += [(name, "paper", of_features(getattr(naive, name))) for name in (*names, "etran_class")]
+    found += [(name, "paper", of_head(getattr(naive, name))) for name in ("leep", "nce")]
+    found += [(name, "paper", of_reference(getattr(naive, name))) for name in ("dds", "rsa")]
+    return [(("separation_index" if name == "knn" else name), who, call) for name, who, call in found]
+
+
+def peak_mib() -> float:
+    """Return the highest memory of the process since ``reset_peak``, in MiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("/proc/self/status has no VmHWM")
+
+
+def reset_peak() -> None:
+    """Start measuring memory anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def run(timed: Timed, call: Callable[[], float]) -> None:
+    """Time one call."""
+    reset_peak()
+    before = peak_mib()
+    started = time.perf_counter()
+    timed.value = call()
+    timed.seconds.append(time.perf_counter() - started)
+    timed.peak_mib = max(timed.peak_mib, peak_mib() - before)
+
+
+def ours(name: str, data: Arrays) -> float:
+    """Compute one score on its own, checks of the input included."""
+    return compute(
+        name,
+        data.features_ND,
+        data.labels_N,
+        source_probabilities=data.probabilities_NZ,
+        reference_features=data.reference_NR if name in ("dds", "rsa") else None,
+    ).value
+
+
+def compare(data: Arrays, turns: int, public: dict[str, Callable[..., float]]) -> None:
+    """Print a row for every rival."""
+    print("| score | against | theirs s | ours s | ratio | theirs MiB | ours MiB | theirs | ours |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|")
+    for name, who, call in rivals(public):
+        their, our = Timed(), Timed()
+        for _ in range(turns):
+            run(their, partial(call, data))
+            run(our, partial(ours, name, data))
+        a, b = statistics.median(their.seconds), statistics.median(our.seconds)
+        print(
+            f"| `{name}` | {who} | {a:.3f} | {b:.3f} | {a / b:.1f}x | {their.peak_mib:.0f} | {our.peak_mib:.0f} "
+            f"| {their.value:.4g} | {our.value:.4g} |",
+            flush=True,
+        )
+
+
+def whole_panel(data: Arrays) -> int:
+    """Compute the panel with 1,000 resamples of what has influences; return how many scores were resampled."""
+    panel = data.panel()
+    weights_RN = resample_weights(panel.labels_N, 1000)
+    resampled = 0
+    for name in PANEL:
+        result = measure(name, panel)
+        if result.influence_N is not None:
+            resampled_values(result.value, result.influence_N, weights_RN)
+            resampled += 1
+    return resampled
+
+
+def panel_against_logme(data: Arrays, turns: int, public: dict[str, Callable[..., float]]) -> None:
+    """Print the whole panel against one value of the public LogME."""
+    one, all_of_it, alone = Timed(), Timed(), Timed()
+    for _ in range(turns):
+        run(one, lambda: public["LogME"](data))
+        run(all_of_it, lambda: whole_panel(data))
+        run(alone, lambda: sum(ours(name, data) for name in PANEL))
+    one_s, all_s, alone_s = (statistics.median(timed.seconds) for timed in (one, all_of_it, alone))
+    features_mib = data.features_ND.size * 8 / 2**20
+    print("\n| | s | over public LogME | peak MiB | over the features in float64 |\n|---|--:|--:|--:|--:|")
+    print(f"| one value of transformer-ranker's LogME | {one_s:.2f} | 1 | {one.peak_mib:.0f} | |")
+    print(
+        f"| {len(PANEL)} scores, {all_of_it.value:.0f} of them with 1,000 resamples, on one panel | {all_s:.2f} "
+        f"| {all_s / one_s:.2f} | {all_of_it.peak_mib:.0f} | {all_of_it.peak_mib / features_mib:.1f} |"
+    )
+    print(f"| the same scores one by one, without resamples | {alone_s:.2f} | {alone_s / one_s:.2f} | | |")
+
+
+def main() -> None:
+    """Print the tables of the sizes asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["s", "m"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(options.threads)
+    public = ranker()
+    with threadpool_limits(options.threads):
+        for key in options.sizes:
+            data = arrays(SIZES[key])
+            print(f"\n## n, d, C = {SIZES[key]}, {options.threads} threads\n")
+            compare(data, options.turns, public)
+            if key == "m":
+                panel_against_logme(data, options.turns, public)
+
+
+if __name__ == "__main__":
+    main()
