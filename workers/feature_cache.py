@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from app.storage.objects import Objects
 from workers.extract.features import EXTRACTOR_VERSION, Extraction
 
-SCORES_VERSION = 1
+SCORES_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,36 @@ class CacheKey:
     @property
     def scores(self) -> str:
         """The object with scores and held-out answers."""
+        return f"{self._scored}.npz"
+
+    @property
+    def explanation(self) -> str:
+        """The object that says why the scores are what they are, as JSON for the service."""
+        return f"{self._scored}.json"
+
+    @property
+    def units(self) -> str:
+        """The object that says which of the evaluated images are near-duplicates; the same for all models."""
+        return f"scores/{self.dataset_digest}/units-v{SCORES_VERSION}-{self.max_images}.npz"
+
+    @property
+    def _scored(self) -> str:
         versions = f"v{EXTRACTOR_VERSION}.{SCORES_VERSION}"
-        return f"scores/{self.dataset_digest}/{self.model_digest}/{versions}-{self.max_images}.npz"
+        return f"scores/{self.dataset_digest}/{self.model_digest}/{versions}-{self.max_images}"
 
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """The scores of one model on one data set, and its probe's answer to each image (E evaluated images)."""
+    """The scores of one model on one data set, and its probe's answer to each image (E evaluated images).
+
+    ``units_E`` numbers the images; near-duplicates share a number.
+    """
 
     scores: dict[str, dict[str, Any]]
     labels_E: NDArray[np.int64]
     correct_E: NDArray[np.bool_]
     held_out_E: NDArray[np.bool_]
+    units_E: NDArray[np.int64]
     images: dict[str, Any]
     seconds: dict[str, float]
 
@@ -69,7 +87,12 @@ def load_extraction(objects: Objects, key: CacheKey) -> Extraction | None:
 
 def store_scores(objects: Objects, key: CacheKey, scored: ScoredModel) -> None:
     """Keep scores and held-out answers."""
-    arrays = {"labels_E": scored.labels_E, "correct_E": scored.correct_E, "held_out_E": scored.held_out_E}
+    arrays = {
+        "labels_E": scored.labels_E,
+        "correct_E": scored.correct_E,
+        "held_out_E": scored.held_out_E,
+        "units_E": scored.units_E,
+    }
     about = {"scores": scored.scores, "images": scored.images, "seconds": scored.seconds}
     _store(objects, key.scores, arrays, about)
 
@@ -85,9 +108,27 @@ def load_scores(objects: Objects, key: CacheKey) -> ScoredModel | None:
         labels_E=arrays["labels_E"],
         correct_E=arrays["correct_E"],
         held_out_E=arrays["held_out_E"],
+        units_E=arrays["units_E"],
         images=about["images"],
         seconds=about["seconds"],
     )
+
+
+def store_units(objects: Objects, key: CacheKey, units_E: NDArray[np.int64]) -> None:
+    """Keep which images are near-duplicates."""
+    _store(objects, key.units, {"units_E": units_E}, {})
+
+
+def load_units(objects: Objects, key: CacheKey) -> NDArray[np.int64] | None:
+    """Return which images are near-duplicates, or None when it is not known."""
+    loaded = _load(objects, key.units)
+    return None if loaded is None else loaded[0]["units_E"]
+
+
+def store_explanation(objects: Objects, key: CacheKey, explanation: dict[str, Any]) -> None:
+    """Keep why the scores are what they are."""
+    with objects.create(key.explanation) as file:
+        file.write(json.dumps(explanation).encode())
 
 
 def _store(objects: Objects, key: str, arrays: dict[str, NDArray[Any]], about: dict[str, Any]) -> None:

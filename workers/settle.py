@@ -7,7 +7,8 @@ import structlog
 
 from app.domain.ranking import Candidate, Ranking, rank, wilson_interval
 from app.domain.states import EVALUATION_TERMINAL, EvaluationState
-from app.scoring.registry import RANKED_BY
+from app.scoring import Score, combine, find
+from app.scoring.registry import RANKED_BY, to_measure
 from app.storage.repositories import selections
 from app.storage.repositories.selections import evaluations_of
 from app.storage.tables import Evaluation, Model, Selection
@@ -31,7 +32,11 @@ def settle(runtime: Runtime, selection_id: str) -> None:
     if len(evaluations) <= selection.ranked:
         return
     done = [(evaluation, model) for evaluation, model in evaluations if evaluation.state == EvaluationState.DONE]
-    ranking = _rank(runtime, done) if done else {"verdict": None, "models": {}, "stability": None, "evidence": {}}
+    ranking = (
+        _rank(runtime, done, selection.scores)
+        if done
+        else {"verdict": None, "models": {}, "stability": None, "evidence": {}}
+    )
     if len(evaluations) < selection.evaluations and done:
         ranking["verdict"] = f"So far, with {len(done)} of {selection.evaluations} models: {ranking['verdict']}"
     error = None if done else _nothing_ranked(evaluations)
@@ -41,7 +46,7 @@ def settle(runtime: Runtime, selection_id: str) -> None:
         log.info("selection.ranked", selection=selection_id, ended=len(evaluations), of=selection.evaluations)
 
 
-def _rank(runtime: Runtime, done: list[tuple[Evaluation, Model]]) -> dict[str, Any]:
+def _rank(runtime: Runtime, done: list[tuple[Evaluation, Model]], asked: list[str]) -> dict[str, Any]:
     scored: list[ScoredModel] = []
     candidates = []
     for evaluation, model in done:
@@ -55,14 +60,45 @@ def _rank(runtime: Runtime, done: list[tuple[Evaluation, Model]]) -> dict[str, A
             Candidate(id=model.id, name=model.name, parameters=model.facts["parameters"], correct_N=answers.correct_E)
         )
     held_out_E = scored[0].held_out_E
-    ranking = rank(candidates, scored[0].labels_E, replicates=REPLICATES, level=LEVEL, held_out_N=held_out_E)
-    return _as_dict(ranking, scored, int(held_out_E.sum()))
+    ranking = rank(
+        candidates,
+        scored[0].labels_E,
+        replicates=REPLICATES,
+        level=LEVEL,
+        held_out_N=held_out_E,
+        units_N=scored[0].units_E,
+    )
+    result = _as_dict(ranking, scored, int(held_out_E.sum()), asked)
+    by_model = {candidate.id: one.scores for candidate, one in zip(candidates, scored, strict=True)}
+    for name in asked:
+        if find(name).zoo_relative:
+            for model_id, value in _relative(find(name), by_model).items():
+                result["models"][model_id]["relative_scores"][name] = value
+    return result
 
 
-def _as_dict(ranking: Ranking, scored: list[ScoredModel], held_out: int) -> dict[str, Any]:
+def _relative(score: Score, by_model: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Return a score that compares candidates, for those that have all of its parts."""
+    parts = [part for part, _ in score.combines]
+    complete = [
+        model_id
+        for model_id, scores in by_model.items()
+        if all(scores.get(part, {}).get("value") is not None for part in parts)
+    ]
+    if not complete:
+        return {}
+    values = {part: [by_model[model_id][part]["value"] for model_id in complete] for part in parts}
+    return dict(zip(complete, combine(score, values), strict=True))
+
+
+def _as_dict(ranking: Ranking, scored: list[ScoredModel], held_out: int, asked: list[str]) -> dict[str, Any]:
+    warnings = {
+        code for one in scored for name in to_measure(asked) for code in one.scores.get(name, {}).get("warnings", [])
+    }
     places = {}
     for place in ranking.models:
         values = dataclasses.asdict(place)
+        values["relative_scores"] = {}
         values["probe_accuracy"] = {
             "mean": place.accuracy,
             "interval": wilson_interval(round(place.accuracy * held_out), held_out, LEVEL),
@@ -79,8 +115,9 @@ def _as_dict(ranking: Ranking, scored: list[ScoredModel], held_out: int) -> dict
             "signal": ranking.signal,
             "method": ranking.method,
             "level": LEVEL,
+            "top_k": ranking.top_k,
             "images": scored[0].images | {"held_out": held_out},
-            "warnings": sorted({code for one in scored for score in one.scores.values() for code in score["warnings"]}),
+            "warnings": sorted(warnings),
         },
     }
 

@@ -5,7 +5,7 @@ import io
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from app.api.access import Reader, ServiceDep
 from app.api.polling import IfNoneMatch, etag, not_modified
@@ -18,12 +18,21 @@ from app.storage.tables import Evaluation, Model, Selection
 router = APIRouter(tags=["selections"])
 
 
+class ShuffledLabels(BaseModel):
+    """The value of a score when labels say nothing."""
+
+    mean: float
+    origin: str
+
+
 class ScoreView(BaseModel):
     """One score of one model; larger is better."""
 
-    value: float
+    value: float | None
     stderr: float | None
+    null: ShuffledLabels | None = Field(default=None, description="What shuffled labels would score: compare with it.")
     warnings: list[str] = []
+    error: JobError | None = Field(default=None, description="Why the score is not defined here.")
 
 
 class Estimate(BaseModel):
@@ -49,6 +58,7 @@ class RankedModel(BaseModel):
     pretraining: list[str]
     score: float | None
     probability_of_best: float | None
+    probability_of_top_k: float | None = Field(description="Of being among the first `evidence.top_k`.")
     probe_accuracy: Estimate | None
     scores: dict[str, ScoreView]
     seconds: dict[str, float] | None
@@ -113,7 +123,9 @@ def get_results(
 def _row(selection: Selection, evaluation: Evaluation, model: Model) -> RankedModel:
     place = (selection.ranking or {}).get("models", {}).get(model.id, {})
     result = evaluation.result or {}
-    shown = {name: score for name, score in result.get("scores", {}).items() if name in selection.scores}
+    found = result.get("scores", {})
+    relative = {name: {"value": value, "stderr": None} for name, value in place.get("relative_scores", {}).items()}
+    shown = {name: (found | relative)[name] for name in selection.scores if name in found | relative}
     return RankedModel(
         rank=place.get("rank"),
         rank_interval=place.get("rank_interval"),
@@ -126,6 +138,7 @@ def _row(selection: Selection, evaluation: Evaluation, model: Model) -> RankedMo
         pretraining=(model.spec.get("pretraining") or {}).get("datasets", []),
         score=place.get("accuracy"),
         probability_of_best=place.get("probability_of_best"),
+        probability_of_top_k=place.get("probability_of_top_k"),
         probe_accuracy=Estimate(**place["probe_accuracy"]) if "probe_accuracy" in place else None,
         scores={name: ScoreView(**score) for name, score in shown.items()},
         seconds=result.get("seconds"),

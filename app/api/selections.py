@@ -17,7 +17,7 @@ from app.api.polling import IfNoneMatch, Wait, answer, is_known, not_modified, w
 from app.api.problems import JobError, responses
 from app.domain.errors import Conflict
 from app.domain.states import EVALUATION_TERMINAL, EvaluationState
-from app.scoring.registry import SCORES, find
+from app.scoring.registry import DEFAULT_SCORES, find
 from app.storage.repositories.idempotency import IdempotencyKeys
 from app.storage.repositories.models import Models
 from app.storage.repositories.selections import EvaluationProgress, Selections, progress_of
@@ -34,7 +34,8 @@ class SelectionRequest(StrictModel):
         default=None, description="Ids or names of active models; without it, every active model."
     )
     scores: Annotated[list[Text], Field(min_length=1, max_length=100)] | None = Field(
-        default=None, description="Names of scores to show; without it, all. The order is by linear_probe in any case."
+        default=None,
+        description="Scores to compute; by default a dozen of every kind. The order is by linear_probe in any case.",
     )
     name: Name | None = None
 
@@ -162,7 +163,7 @@ def create_selection(
 
 
 def _create(session: Session, caller: Caller, request: SelectionRequest) -> Selection:
-    scores = [find(name).name for name in request.scores or SCORES]
+    scores = [find(name).name for name in request.scores or DEFAULT_SCORES]
     models = _models(Models(session), request)
     return Selections(session, caller.tenant).create(request.dataset, models, list(dict.fromkeys(scores)), request.name)
 

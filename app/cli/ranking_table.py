@@ -89,7 +89,7 @@ def _size(parameters: int | None) -> str:
 
 def _score(row: RankedModel, name: str) -> str:
     score = row.scores.get(name)
-    if score is None:
+    if score is None or score.value is None:
         return "-"
     return f"{score.value:.1%}" if name == "knn" else f"{score.value:.3f}"
 

@@ -18,7 +18,7 @@ _INTERRUPTED = 130
 def select(
     dataset: DatasetName,
     model: Annotated[list[str] | None, typer.Option(help="Id or name; again for more. By default all.")] = None,
-    score: Annotated[list[str] | None, typer.Option(help="Score to show; again for more. By default all.")] = None,
+    score: Annotated[list[str] | None, typer.Option(help="Score to compute; again for more. By default 12.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for people; by default the data set's.")] = None,
     no_wait: NoWait = False,
     as_json: AsJson = False,

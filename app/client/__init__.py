@@ -4,6 +4,7 @@ from app.client.errors import ApiError, Failure, JobFailed, ServiceUnreachable, 
 from app.client.foretune import Foretune
 from app.client.resources import (
     Dataset,
+    Explanation,
     FileOutcome,
     Key,
     Model,
@@ -17,6 +18,7 @@ from app.client.resources import (
 __all__ = [
     "ApiError",
     "Dataset",
+    "Explanation",
     "Failure",
     "FileOutcome",
     "Foretune",

@@ -158,12 +158,21 @@ class Selection(Job):
     verdict: str | None
 
 
-class Score(Resource):
-    """One score of one model; larger is better."""
+class ShuffledLabels(Resource):
+    """The value of a score when labels say nothing, and how it was found."""
 
-    value: float
+    mean: float
+    origin: str
+
+
+class Score(Resource):
+    """One score of one model; larger is better. Where it is not defined, ``value`` is None and ``error`` says why."""
+
+    value: float | None
     stderr: float | None
+    null: ShuffledLabels | None = None
     warnings: tuple[str, ...] = ()
+    error: JobError | None = None
 
 
 class Estimate(Resource):
@@ -188,6 +197,7 @@ class RankedModel(Resource):
     license: str
     pretraining: tuple[str, ...]
     probability_of_best: float | None
+    probability_of_top_k: float | None
     probe_accuracy: Estimate | None
     scores: dict[str, Score]
     seconds: dict[str, float] | None
@@ -207,6 +217,47 @@ class Results(Resource):
     verdict: str | None
     evidence: dict[str, Any]
     data: tuple[RankedModel, ...]
+
+
+class ExplainedClass(Resource):
+    """How a model does on one class, and how the other model of the comparison does."""
+
+    name: str
+    held_out: int
+    accuracy: float | None
+    against: float | None
+    beyond_chance: bool
+    contribution: float
+
+
+class ConfusedClasses(Resource):
+    """Held-out images of one class that were taken for another; ``share`` is of the class's held-out images."""
+
+    name: str
+    predicted: str
+    images: int
+    share: float
+
+
+class ComparedModel(Resource):
+    """One of the two models of an explanation."""
+
+    model: str
+    name: str
+    rank: int
+
+
+class Explanation(Resource):
+    """Why a model stands where it stands."""
+
+    selection: str
+    revision: int
+    model: ComparedModel
+    against: ComparedModel | None
+    summary: str
+    classes: tuple[ExplainedClass, ...]
+    confusions: tuple[ConfusedClasses, ...]
+    correlation: dict[str, Any]
 
 
 class Key(Resource):

@@ -8,7 +8,7 @@ from app.client.connection import Connection, may_pass, segment
 from app.client.errors import ApiError, ServiceUnreachable
 from app.client.events import read_events
 from app.client.jobs import every, wait_for
-from app.client.resources import Results, Selection
+from app.client.resources import Explanation, Results, Selection
 
 _PATIENCE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.5
@@ -34,7 +34,7 @@ class Selections:
         Args:
             dataset_id: the data set.
             models: ids or names of active models; by default every active one.
-            scores: scores to show; by default all. The order is by the linear probe in any case.
+            scores: scores to compute; by default a dozen of every kind. The order is by the linear probe in any case.
             name: for people; by default the data set's.
 
         Raises:
@@ -110,6 +110,18 @@ class Selections:
     def results(self, selection_id: str) -> Results:
         """Return the ranking as far as it has come."""
         return self._connection.get(f"/v1/selections/{segment(selection_id)}/results", Results)
+
+    def explain(self, selection_id: str, model: str, *, against: str | None = None) -> Explanation:
+        """Return why a model stands where it stands, compared with another one.
+
+        Args:
+            selection_id: the selection.
+            model: id or name of a ranked model.
+            against: id or name of the other one; by default the next in rank.
+        """
+        path = f"/v1/selections/{segment(selection_id)}/models/{segment(model)}/explain"
+        response = self._connection.send("GET", path, params={"against": against} if against else None)
+        return self._connection.read(response, Explanation)
 
     def results_csv(self, selection_id: str) -> str:
         """Return the ranking as CSV."""

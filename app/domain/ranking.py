@@ -1,6 +1,6 @@
 """From each model's held-out right and wrong answers to a ranking that says how sure it is.
 
-Legend: N images, H held-out images, J candidates, R resamples, I images of one class.
+Legend: N images, H held-out images, G units (near-duplicates together), J candidates, R resamples.
 
 Accuracies are compared in pairs, on the same images. Resampling images within their class, the same way for all
 candidates, shows by how much a difference varies; a difference counts when it exceeds what the largest of a candidate's
@@ -15,13 +15,15 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from app.domain.resampling import resample_weights, units
+
 _Array = NDArray[np.float64]
 
 SIGNAL_LEVEL = 0.02  # chance to report a signal where there is none, over all candidates together
 # Models of different folds share training images, so cross-validated answers err together. With permuted labels their
 # count varies up to 1.8 times as much as that of independent answers: the test counts half of them.
 _INDEPENDENT_SHARE = 0.5
-_BLOCK_ENTRIES = 4_000_000  # resampled counts held at a time: 32 MB
+_BLOCK_ENTRIES = 4_000_000  # resampled weights held at a time: 32 MB
 _EQUAL = 1e-9  # accuracies closer than this are equal: rounding must not decide
 
 
@@ -54,6 +56,8 @@ class Ranked:
         tie_group: 1 for the models not told apart from the best one, 2 for those of the rest not told apart from the
             best of the rest, and so on.
         probability_of_best: share of resamples in which it is first; several first ones share a resample.
+        probability_of_top_k: share of resamples in which it is among the first k; models tied for the last of these
+            places share it.
     """
 
     id: str
@@ -64,6 +68,7 @@ class Ranked:
     rank_interval: tuple[int, int]
     tie_group: int
     probability_of_best: float
+    probability_of_top_k: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +89,7 @@ class Ranking:
         signal: whether the best model is really better than always answering the largest class: a binomial test,
             corrected for the number of candidates.
         verdict: the result in one plain sentence.
+        top_k: the k of ``probability_of_top_k``.
         method: what was resampled, in words.
     """
 
@@ -91,6 +97,7 @@ class Ranking:
     stability: Stability | None
     signal: bool
     verdict: str
+    top_k: int
     method: str
 
 
@@ -102,6 +109,8 @@ def rank(
     level: float = 0.9,
     seed: int = 0,
     held_out_N: NDArray[np.bool_] | None = None,
+    units_N: ArrayLike | None = None,
+    top_k: int = 3,
 ) -> Ranking:
     """Rank candidates by accuracy on the same images.
 
@@ -112,19 +121,22 @@ def rank(
         level: confidence of rank intervals and tie groups.
         seed: of the resamples.
         held_out_N: images that were predicted at all; by default those of classes with at least two images.
+        units_N: images with the same number are near-duplicates and drawn together; by default each stands alone.
+        top_k: for ``probability_of_top_k``; no more than there are candidates.
 
     Raises:
         ValueError: answers and labels differ in number, no image is held out, or an argument is out of range.
     """
     if not candidates:
-        return Ranking(models=(), stability=None, signal=False, verdict="No model could be evaluated.", method="")
+        nothing = "No model could be evaluated."
+        return Ranking(models=(), stability=None, signal=False, verdict=nothing, top_k=0, method="")
     labels_N = np.unique(np.asarray(labels_N), return_inverse=True)[1].reshape(-1)
     if held_out_N is None:
         held_out_N = np.bincount(labels_N)[labels_N] > 1
     if any(candidate.correct_N.shape != labels_N.shape for candidate in candidates):
         raise ValueError("every candidate needs one answer per label")
-    if not held_out_N.any() or replicates < 2 or not 0 < level < 1:
-        raise ValueError("ranking needs a held-out image, two replicates and a level between 0 and 1")
+    if not held_out_N.any() or replicates < 2 or not 0 < level < 1 or top_k < 1:
+        raise ValueError("ranking needs a held-out image, two replicates, a level between 0 and 1 and a top k")
     labels_H = labels_N[held_out_N]
     by_size = sorted(candidates, key=lambda candidate: (candidate.parameters, candidate.name, candidate.id))
     correct_HJ = np.stack([candidate.correct_N[held_out_N] for candidate in by_size], axis=1)
@@ -132,11 +144,16 @@ def rank(
     ordered, correct_HJ = [by_size[j] for j in order_J], correct_HJ[:, order_J].astype(np.float64)
     right_J, images = correct_HJ.sum(axis=0).astype(np.intp), len(labels_H)
 
-    resampled_RJ = _resampled_accuracies(correct_HJ, labels_H, replicates, np.random.default_rng(seed))
     accuracy_J = right_J / images
-    apart_JJ = _told_apart(right_J, images, _difference_stderr(correct_HJ, labels_H), resampled_RJ, level)
+    unit_H, class_G = units(labels_H, None if units_N is None else np.asarray(units_N)[held_out_N])
+    excess_GJ = np.zeros((len(class_G), len(ordered)))
+    np.add.at(excess_GJ, unit_H, correct_HJ - accuracy_J)  # what each unit adds to the right answers beyond its share
+    resampled_RJ = accuracy_J + _resampled_excess(excess_GJ, class_G, replicates, seed) / images
+    apart_JJ = _told_apart(right_J, images, _difference_stderr(excess_GJ, class_G, images), resampled_RJ, level)
     groups = _tie_groups(apart_JJ)
-    first_J = _share_first(resampled_RJ)
+    first_J = _share_among_first(resampled_RJ, 1)
+    top_k = min(top_k, len(ordered))
+    among_J = _share_among_first(resampled_RJ, top_k)
     ranked = tuple(
         Ranked(
             id=candidate.id,
@@ -147,6 +164,7 @@ def rank(
             rank_interval=(1 + int(apart_JJ[j, :j].sum()), len(ordered) - int(apart_JJ[j, j:].sum())),
             tie_group=groups[j],
             probability_of_best=float(first_J[j]),
+            probability_of_top_k=float(among_J[j]),
         )
         for j, candidate in enumerate(ordered)
     )
@@ -159,10 +177,12 @@ def rank(
         stability=Stability(top1_probability=ranked[0].probability_of_best, tie_group_size=len(tied)),
         signal=signal,
         verdict=_verdict(ranked, tied, majority, signal=signal),
+        top_k=top_k,
         method=(
-            f"{replicates} bootstrap resamples of the {images} held-out images, drawn within each of the "
-            f"{len(np.unique(labels_H))} classes and the same for every model; rank intervals and tie groups hold with "
-            f"{level:.0%} confidence, all comparisons of a model together. Training was not repeated."
+            f"{replicates} bootstrap resamples of the {images} held-out images{_units_in_words(class_G, images)}, "
+            f"drawn within each of the {len(np.unique(labels_H))} classes and the same for every model; rank intervals "
+            f"and tie groups hold with {level:.0%} confidence, all comparisons of a model together. "
+            "Training was not repeated."
         ),
     )
 
@@ -192,48 +212,37 @@ def binomial_tail(right: int, total: int, share: float) -> float:
     return min(1.0, math.exp(largest) * math.fsum(math.exp(term - largest) for term in log_terms))
 
 
-def _classes(correct_HJ: _Array, labels_H: NDArray[np.intp]) -> list[_Array]:
-    return [correct_HJ[labels_H == label] for label in np.unique(labels_H)]
+def _units_in_words(class_G: NDArray[np.intp], images: int) -> str:
+    return "" if len(class_G) == images else f" ({len(class_G)} units of near-duplicates)"
 
 
-def _resampled_accuracies(
-    correct_HJ: _Array, labels_H: NDArray[np.intp], replicates: int, random: np.random.Generator
-) -> _Array:
-    """Return every candidate's accuracy in every resample (R x J).
-
-    Of a class's I images, I - 1 are drawn and counted I / (I - 1) times: with as many draws as images the variance
-    would come out too small by that factor, which matters in classes of a few images (Rao and Wu 1988).
-    """
-    right_RJ = np.zeros((replicates, correct_HJ.shape[1]))
-    for correct_IJ in _classes(correct_HJ, labels_H):
-        images = len(correct_IJ)
-        if images == 1:
-            right_RJ += correct_IJ
-            continue
-        block = max(1, _BLOCK_ENTRIES // images)
-        for start in range(0, replicates, block):
-            rows = min(block, replicates - start)
-            drawn = random.integers(0, images, size=(rows, images - 1)) + images * np.arange(rows)[:, None]
-            counts = np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images)
-            right_RJ[start : start + rows] += counts @ correct_IJ * (images / (images - 1))
-    return right_RJ / len(labels_H)
+def _resampled_excess(excess_GJ: _Array, class_G: NDArray[np.intp], replicates: int, seed: int) -> _Array:
+    """Return how many more right answers every candidate has in every resample than in the sample (R x J)."""
+    random = np.random.default_rng(seed)
+    block = max(1, _BLOCK_ENTRIES // len(class_G))
+    blocks = [
+        (resample_weights(class_G, min(block, replicates - start), random=random) - 1.0) @ excess_GJ
+        for start in range(0, replicates, block)
+    ]
+    return np.concatenate(blocks)
 
 
-def _difference_stderr(correct_HJ: _Array, labels_H: NDArray[np.intp]) -> _Array:
+def _difference_stderr(excess_GJ: _Array, class_G: NDArray[np.intp], images: int) -> _Array:
     """Return the standard error of every difference of two accuracies (J x J).
 
     It is the resamples' own standard deviation in closed form, with one image of disagreement added (half an image each
     way, Agresti and Min 2005): two models that differ on one image only are not told apart by it.
     """
-    covariance_JJ = np.zeros((correct_HJ.shape[1],) * 2)
-    for correct_IJ in _classes(correct_HJ, labels_H):
-        images = len(correct_IJ)
-        if images > 1:
-            centred_IJ = correct_IJ - correct_IJ.mean(axis=0)
-            covariance_JJ += centred_IJ.T @ centred_IJ * (images / (images - 1))
+    covariance_JJ = np.zeros((excess_GJ.shape[1],) * 2)
+    for label in np.unique(class_G):
+        excess_IJ = excess_GJ[class_G == label]
+        count = len(excess_IJ)
+        if count > 1:
+            centred_IJ = excess_IJ - excess_IJ.mean(axis=0)
+            covariance_JJ += centred_IJ.T @ centred_IJ * (count / (count - 1))
     variance_J = np.diag(covariance_JJ)
     variance_JJ = np.maximum(variance_J[:, None] + variance_J - 2 * covariance_JJ, 0.0)
-    return np.asarray(np.sqrt(variance_JJ + 1) / len(labels_H))
+    return np.asarray(np.sqrt(variance_JJ + 1) / images)
 
 
 def _told_apart(
@@ -267,10 +276,12 @@ def _tie_groups(apart_JJ: NDArray[np.bool_]) -> list[int]:
     return [int(group) for group in groups]
 
 
-def _share_first(resampled_RJ: _Array) -> _Array:
-    """Return how often each candidate is first; several first ones share the resample."""
-    leading_RJ = resampled_RJ >= resampled_RJ.max(axis=1, keepdims=True) - _EQUAL
-    return np.asarray((leading_RJ / leading_RJ.sum(axis=1, keepdims=True)).mean(axis=0))
+def _share_among_first(resampled_RJ: _Array, k: int) -> _Array:
+    """Return how often each candidate is among the first k; those tied for the last of these places share it."""
+    last_R1 = -np.partition(-resampled_RJ, k - 1, axis=1)[:, [k - 1]]
+    above_RJ, level_RJ = resampled_RJ > last_R1 + _EQUAL, np.abs(resampled_RJ - last_R1) <= _EQUAL
+    left_R1 = k - above_RJ.sum(axis=1, keepdims=True)
+    return np.asarray((above_RJ + level_RJ * left_R1 / level_RJ.sum(axis=1, keepdims=True)).mean(axis=0))
 
 
 def wilson_interval(right: int, total: int, level: float) -> tuple[float, float]:

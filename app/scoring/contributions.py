@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.errors import BadRequest
-from app.scoring.features.lfc import cosine_panel
 from app.scoring.measurement import measure
 from app.scoring.panel import Panel
 
@@ -28,15 +27,14 @@ class Contributions:
 
     Attributes:
         pairs_CC: share of every pair of classes, symmetric. On the diagonal: how much more alike the images of a class
-            are than images in general. Beside it: how much less alike those of two classes are; negative for classes
-            that the model confuses.
-        classes_C: row sums of ``pairs_CC``, which add up to the score.
+            are than images in general. Beside it: how much less alike those of two classes are; negative, for classes
+            of about the same size, where the model sees the two as one.
     """
 
     pairs_CC: _Array
 
     @property
-    def classes_C(self) -> _Array:
+    def by_class(self) -> _Array:
         """Contribution of every class; they add up to the score."""
         return np.asarray(self.pairs_CC.sum(axis=1))
 
@@ -58,7 +56,7 @@ def contributions(name: str, panel: Panel) -> Contributions:
         )
     value = measure(name, panel).value
     if name == "lfc_cosine":
-        name, panel = "lfc", cosine_panel(panel)
+        name, panel = "lfc", _of_directions(panel)
     n_C = panel.counts_C.astype(np.float64)
     products_CC = _block_sums(name, panel)
     same_CC = np.diag(n_C**2)
@@ -78,6 +76,14 @@ def contributions(name: str, panel: Panel) -> Contributions:
     if numerator == 0.0:
         return Contributions(np.zeros_like(shares_CC))
     return Contributions(shares_CC * (value / numerator))
+
+
+def _of_directions(panel: Panel) -> Panel:
+    """Return a panel whose rows are divided by their lengths; a row of zeros stays."""
+    largest_N1 = np.abs(panel.features_ND).max(axis=1, keepdims=True)
+    rows_ND = panel.features_ND / np.where(largest_N1 > 0, largest_N1, 1.0)  # so that no square vanishes
+    length_N1 = np.linalg.norm(rows_ND, axis=1, keepdims=True)
+    return Panel(rows_ND / np.where(length_N1 > 0, length_N1, 1.0), panel.labels_N)
 
 
 def _block_sums(name: str, panel: Panel) -> _Array:

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from app.domain.errors import EvaluationFailed
+from app.domain.resampling import stratified_stderr
 from app.scoring.contract import Input, Result, Score
 from app.scoring.inputs import SourceClasses
 from app.scoring.panel import Panel
 from app.scoring.registry import find
-from app.scoring.uncertainty import stratified_stderr
 
 _MISSING: dict[Input, tuple[str, str, str]] = {
     "source_probabilities": (

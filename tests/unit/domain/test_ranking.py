@@ -13,7 +13,7 @@ import pytest
 from app.domain.ranking import (
     Candidate,
     _difference_stderr,
-    _resampled_accuracies,
+    _resampled_excess,
     accuracy_stderr,
     binomial_tail,
     rank,
@@ -189,13 +189,14 @@ def test_resamples_have_the_variance_of_fresh_images():
     random = np.random.default_rng(0)
     labels_H = np.arange(120) // 2
     correct_HJ = random.random((120, 3)) < (0.5, 0.7, 0.9)
-    resampled_RJ = _resampled_accuracies(correct_HJ.astype(float), labels_H, 20_000, random)
-    assert resampled_RJ.mean(axis=0) == pytest.approx(correct_HJ.mean(axis=0), abs=2e-3)
+    excess_HJ = correct_HJ - correct_HJ.mean(axis=0)
+    resampled_RJ = _resampled_excess(excess_HJ, labels_H, 20_000, 0) / 120
+    assert resampled_RJ.mean(axis=0) == pytest.approx(np.zeros(3), abs=2e-3)
     for j, k in ((0, 1), (1, 2)):
         difference_H = correct_HJ[:, j].astype(float) - correct_HJ[:, k]
         variance = sum(2 * difference_H[labels_H == label].var(ddof=1) for label in range(60)) / 120**2
         assert (resampled_RJ[:, j] - resampled_RJ[:, k]).var() == pytest.approx(variance, rel=0.05)
-        stated = _difference_stderr(correct_HJ.astype(float), labels_H)[j, k] ** 2
+        stated = _difference_stderr(excess_HJ, labels_H, 120)[j, k] ** 2
         assert stated == pytest.approx(variance + 1 / 120**2, rel=1e-9)
 
 
@@ -275,3 +276,31 @@ def test_the_accuracy_interval_covers_the_truth_about_as_often_as_it_says(total,
     bounds = [wilson_interval(right, total, 0.9) for right in range(total + 1)]
     covered = sum(chance for chance, (low, high) in zip(chances, bounds, strict=True) if low <= share <= high)
     assert 0.86 < covered < 0.97
+
+
+def test_near_duplicates_do_not_count_twice():
+    random = np.random.default_rng(5)
+    correct_NJ = answers([0.0, 0.9, 1.1], 60, random)
+    labels_N = np.arange(60) % 3
+    once = rank(candidates(correct_NJ), labels_N, replicates=4000)
+    four_times = [np.repeat(array, 4, axis=0) for array in (correct_NJ, labels_N)]
+    units_N = np.repeat(np.arange(60), 4)
+    naive = rank(candidates(four_times[0]), four_times[1], replicates=4000)
+    honest = rank(candidates(four_times[0]), four_times[1], replicates=4000, units_N=units_N)
+    for model, plain in zip(honest.models, once.models, strict=True):
+        assert model.probability_of_best == pytest.approx(plain.probability_of_best, abs=0.04)
+    assert "60 units of near-duplicates" in honest.method
+    assert naive.stability.top1_probability > honest.stability.top1_probability + 0.05
+
+
+def test_the_first_k_places_are_shared_out():
+    random = np.random.default_rng(6)
+    ranking = rank(candidates(answers([0.0, 0.3, 0.4, 0.5, 2.0], 80, random)), np.arange(80) % 2, top_k=2)
+    among = [model.probability_of_top_k for model in ranking.models]
+    assert ranking.top_k == 2
+    assert sum(among) == pytest.approx(2.0)
+    assert among == sorted(among, reverse=True)
+    assert all(model.probability_of_top_k >= model.probability_of_best for model in ranking.models)
+    alike = rank(candidates(np.repeat(np.arange(80)[:, None] % 3 > 0, 4, axis=1)), np.arange(80) % 2, top_k=3)
+    assert [model.probability_of_top_k for model in alike.models] == pytest.approx([0.75] * 4)
+    assert rank(candidates(np.ones((8, 2), dtype=bool)), np.arange(8) % 2).top_k == 2

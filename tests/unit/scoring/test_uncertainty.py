@@ -9,9 +9,9 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
+from app.domain.resampling import resample_weights, resampled_values, stratified_stderr
 from app.scoring import SCORES, Panel, measure
 from app.scoring.measurement import can_measure
-from app.scoring.uncertainty import resample_weights, resampled_values, stratified_stderr
 
 LABELS = np.repeat([0, 1, 2], [30, 12, 5])
 
@@ -39,7 +39,7 @@ def test_weights_keep_every_class_at_its_size():
         assert weights_RN[:, label == LABELS].sum(axis=1) == pytest.approx(np.full(500, (label == LABELS).sum()))
     assert weights_RN.mean() == pytest.approx(1.0)
     assert np.array_equal(weights_RN, resample_weights(LABELS, 500))
-    assert not np.array_equal(weights_RN, resample_weights(LABELS, 500, seed=1))
+    assert not np.array_equal(weights_RN, resample_weights(LABELS, 500, random=1))
 
 
 def test_near_duplicates_are_drawn_together():
@@ -58,7 +58,7 @@ def test_a_class_of_one_unit_always_counts_once():
 @pytest.mark.parametrize("units_N", [None, np.arange(len(LABELS)) // 2 * 2], ids=["images", "pairs"])
 def test_the_standard_error_is_that_of_the_resamples(units_N):
     influence_N = np.random.default_rng(1).normal(size=len(LABELS))
-    values_R = resampled_values(0.5, influence_N, resample_weights(LABELS, 40_000, units_N=units_N, seed=2))
+    values_R = resampled_values(0.5, influence_N, resample_weights(LABELS, 40_000, units_N=units_N, random=2))
     assert stratified_stderr(influence_N, LABELS, units_N) == pytest.approx(values_R.std(), rel=0.02)
     assert values_R.mean() == pytest.approx(0.5, abs=4 * values_R.std() / 200)
 
@@ -103,21 +103,26 @@ def test_influence_predicts_what_leaving_an_image_out_does(name):
 
 @pytest.mark.parametrize("name", with_influence())
 def test_intervals_at_eighty_percent_cover_about_that_often(name):
-    """The truth is the score's mean over draws of this size: bias that comes with the size is not the interval's."""
+    """The truth is the score's mean over draws of this size: bias that comes with the size is not the interval's.
+
+    What is fitted to other images (a probe, neighbours) varies with those too, which resampling answers does not see:
+    such intervals cover a little less.
+    """
     results = [measure(name, Panel(*draw(seed))) for seed in range(300)]
     truth = np.mean([result.value for result in results])
     reach = NormalDist().inv_cdf(0.9)
     covered = np.mean([abs(result.value - truth) <= reach * result.stderr for result in results])
-    assert 0.75 <= covered <= 0.85
+    assert (0.75 if results[0].per_image_N is None else 0.70) <= covered <= 0.85
 
 
 def test_paired_differences_cover_too():
     """Two models on the same images err together: resampling them together keeps the interval of the difference."""
+    random = np.random.default_rng(17)
+    models = [random.normal(size=(12, 7)) for _ in range(2)]
     reach, differences, errors = NormalDist().inv_cdf(0.9), [], []
     for seed in range(300):
         features_ND, labels_N = draw(seed)
-        blurred_ND = features_ND + 0.5 * np.random.default_rng(1000 + seed).normal(size=features_ND.shape)
-        first, second = (measure("lfc_centered", Panel(x_ND, labels_N)) for x_ND in (features_ND, blurred_ND))
+        first, second = (measure("lfc_centered", Panel(features_ND @ model, labels_N)) for model in models)
         differences.append(first.value - second.value)
         errors.append(stratified_stderr(first.influence_N - second.influence_N, labels_N))
     covered = np.mean(np.abs(np.array(differences) - np.mean(differences)) <= reach * np.array(errors))

@@ -21,7 +21,7 @@ def stratified_stderr(
 
     It is the standard deviation that resamples of ``resample_weights`` have, in closed form.
     """
-    unit_N, class_G = _units(labels_N, units_N)
+    unit_N, class_G = units(labels_N, units_N)
     influence_G = np.bincount(unit_N, influence_N, minlength=len(class_G))
     number_C = np.bincount(class_G)
     several_C = np.flatnonzero(number_C > 1)
@@ -31,7 +31,11 @@ def stratified_stderr(
 
 
 def resample_weights(
-    labels_N: NDArray[np.intp], replicates: int, *, units_N: NDArray[np.intp] | None = None, seed: int = 0
+    labels_N: NDArray[np.intp],
+    replicates: int,
+    *,
+    units_N: NDArray[np.intp] | None = None,
+    random: np.random.Generator | int = 0,
 ) -> _Array:
     """Return how often each image counts in each resample (R x N); one column sum is N on average.
 
@@ -43,24 +47,29 @@ def resample_weights(
         labels_N: the class of each image.
         replicates: number of resamples.
         units_N: images with the same number are drawn together; by default each image is a unit.
-        seed: of the resamples; the same seed gives the same resamples to every model.
+        random: a generator, or a seed: the same one gives the same resamples to every model.
     """
-    random = np.random.default_rng(seed)
-    unit_N, class_G = _units(labels_N, units_N)
+    random = np.random.default_rng(random)
+    unit_N, class_G = units(labels_N, units_N)
     weights_RG = np.ones((replicates, len(class_G)))
     for label in np.unique(class_G):
         members_I = np.flatnonzero(class_G == label)
-        units = len(members_I)
-        if units == 1:
+        number = len(members_I)
+        if number == 1:
             continue
-        drawn = random.integers(0, units, size=(replicates, units - 1)) + units * np.arange(replicates)[:, None]
-        counts_RI = np.bincount(drawn.ravel(), minlength=replicates * units).reshape(replicates, units)
-        weights_RG[:, members_I] = counts_RI * (units / (units - 1))
+        drawn = random.integers(0, number, size=(replicates, number - 1)) + number * np.arange(replicates)[:, None]
+        counts_RI = np.bincount(drawn.ravel(), minlength=replicates * number).reshape(replicates, number)
+        weights_RG[:, members_I] = counts_RI * (number / (number - 1))
     return np.asarray(weights_RG[:, unit_N])
 
 
-def _units(labels_N: NDArray[np.intp], units_N: NDArray[np.intp] | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return (each image's unit as 0..G-1, each unit's class: that of its first image)."""
+def units(labels_N: NDArray[np.intp], units_N: NDArray[np.intp] | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return (each image's unit as 0..G-1, each unit's class: that of its first image).
+
+    Args:
+        labels_N: the class of each image.
+        units_N: images with the same number are one unit; None when each stands alone.
+    """
     if units_N is None:
         return np.arange(len(labels_N)), labels_N
     _, first_G, unit_N = np.unique(units_N, return_index=True, return_inverse=True)

@@ -1,0 +1,76 @@
+"""Races against worlds whose winner is known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from app.domain.racing import eliminated, looks
+from tests.unit.domain.test_ranking import answers, candidates
+
+
+def test_subsets_double_up_to_all_images():
+    assert looks(400) == (64, 128, 256, 400)
+    assert looks(5000) == (64, 128, 256, 512, 1024, 2048, 5000)
+    assert looks(96) == (96,)
+    assert looks(97) == (64, 97)
+    assert looks(10) == (10,)
+    assert looks(300, first=100) == (100, 300)
+
+
+def race(seed, abilities_J, images=400, classes=4, keep=1, error_probability=0.1):
+    """Return (ids still in the race at the end, model-images computed)."""
+    random = np.random.default_rng(seed)
+    correct_NJ, labels_N = answers(abilities_J, images, random), np.arange(images) % classes
+    left, done, work = candidates(correct_NJ), 0, 0
+    sizes = looks(images)
+    for size in sizes:
+        work += (size - done) * len(left)
+        done = size
+        if size == images:
+            break
+        seen = [
+            Candidate(id=one.id, name=one.name, parameters=one.parameters, correct_N=one.correct_N[:size])
+            for one in left
+        ]
+        dropped = eliminated(
+            seen,
+            labels_N[:size],
+            keep=keep,
+            error_probability=error_probability,
+            number_of_looks=len(sizes) - 1,
+            replicates=300,
+        )
+        left = [one for one in left if one.id not in dropped]
+    return {one.id for one in left}, work
+
+
+def test_hopeless_models_are_dropped_early():
+    left, work = race(0, [2.0, -3.0, -3.5, -2.5, 1.9])
+    assert {"mdl_0", "mdl_4"} <= left
+    assert not {"mdl_1", "mdl_2", "mdl_3"} & left
+    assert work < 0.65 * 5 * 400
+
+
+def test_the_winner_is_lost_no_more_often_than_stated():
+    abilities_J = [1.0, 0.9, 0.7, 0.2, -0.5, -1.5]
+    lost = sum("mdl_0" not in race(seed, abilities_J, error_probability=0.1)[0] for seed in range(200))
+    assert lost <= 0.1 * 200
+
+
+def test_the_first_k_stay():
+    left, _ = race(3, [1.5, 1.4, 1.3, -2.0], keep=3)
+    assert {"mdl_0", "mdl_1", "mdl_2"} <= left
+    assert race(3, [1.5, 1.4, 1.3], keep=3)[0] == {"mdl_0", "mdl_1", "mdl_2"}
+
+
+def test_equal_models_are_all_kept():
+    correct_NJ = np.repeat(np.arange(90)[:, None] % 4 > 0, 5, axis=1)
+    assert eliminated(candidates(correct_NJ), labels_N, keep=1, error_probability=0.05, number_of_looks=3) == []
+
+
+@pytest.mark.parametrize("wrong", [{"keep": 0}, {"error_probability": 0.0}, {"number_of_looks": 0}])
+def test_arguments_out_of_range(wrong):
+    arguments = {"keep": 1, "error_probability": 0.05, "number_of_looks": 2} | wrong
+    with pytest.raises(ValueError, match="race"):
+        eliminated(candidates(np.ones((8, 3), dtype=bool)), np.arange(8) % 2, **arguments)
