@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from app.scoring import Panel, compute, measure
 from app.domain.resampling import resample_weights, resampled_values
+from app.scoring import Panel, compute, measure
 from perf import naive_scores as naive
 
 SIZES = {"s": (500, 512, 10), "m": (2000, 2048, 100), "l": (10_000, 2048, 100)}

@@ -7,8 +7,9 @@ import structlog
 
 from app.domain.ranking import Candidate, Ranking, rank, wilson_interval
 from app.domain.states import EVALUATION_TERMINAL, EvaluationState
-from app.scoring import Score, combine, find
+from app.scoring import Score, find
 from app.scoring.registry import RANKED_BY, to_measure
+from app.scoring.zoo_relative import combine
 from app.storage.repositories import selections
 from app.storage.repositories.selections import evaluations_of
 from app.storage.tables import Evaluation, Model, Selection

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import dataset, demo, key, model, selection, service
+from app.cli import dataset, demo, explanation, key, model, scores, selection, service
 
 program = typer.Typer(
     name="foretune",
@@ -44,7 +44,9 @@ program.add_typer(dataset.commands, name="dataset", rich_help_panel=_RANK)
 program.command(rich_help_panel=_RANK)(selection.select)
 program.command(rich_help_panel=_RANK)(selection.watch)
 program.command(rich_help_panel=_RANK)(selection.results)
+program.command(rich_help_panel=_RANK)(explanation.explain)
 program.command(rich_help_panel=_RANK)(selection.cancel)
 program.command("selections", rich_help_panel=_RANK)(selection.list_selections)
+program.add_typer(scores.commands, name="scores", rich_help_panel=_RANK)
 program.add_typer(model.commands, name="models", rich_help_panel=_MANAGE)
 program.add_typer(key.commands, name="key", rich_help_panel=_MANAGE)

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from app.cli.terminal import printable
 
-_LONG = frozenset({"name", "path", "detail", "pretrained on", "verdict"})  # columns that may take several lines
+# columns that may take several lines
+_LONG = frozenset({"name", "path", "detail", "pretrained on", "verdict", "meaning", "needs", "unchanged by"})
 
 
 def listing(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:

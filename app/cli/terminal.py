@@ -47,9 +47,13 @@ class Terminal:
         """Print many things: as JSON if that was asked for, else one a line."""
         from app.cli.tables import listing
 
+        self.keep_lines_whole()
+        self.answer(data, listing(columns, map(row, data)))
+
+    def keep_lines_whole(self) -> None:
+        """Break no line of what follows, unless a person's terminal would."""
         if not self.out.is_terminal:
             self.out.width = _UNBROKEN
-        self.answer(data, listing(columns, map(row, data)))
 
     def json(self, data: Any) -> None:
         """Print JSON."""

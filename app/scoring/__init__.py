@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from app.scoring.measurement import compute, measure
     from app.scoring.panel import Panel
     from app.scoring.registry import SCORES, find
+    from app.scoring.zoo_relative import compare
 
 _HOMES = {
     "Result": "contract",
     "Score": "contract",
+    "compare": "zoo_relative",
     "compute": "measurement",
     "measure": "measurement",
     "Panel": "panel",
@@ -28,7 +30,7 @@ _HOMES = {
     "find": "registry",
 }
 
-__all__ = ["SCORES", "Panel", "Result", "Score", "SourceClasses", "compute", "find", "measure"]
+__all__ = ["SCORES", "Panel", "Result", "Score", "SourceClasses", "compare", "compute", "find", "measure"]
 
 
 def __getattr__(name: str) -> Any:

@@ -34,6 +34,11 @@ _MISSING: dict[Input, tuple[str, str, str]] = {
         "class means of the data a model was pretrained on, and this model's card has none",
         "Leave this score out, or choose models whose cards have them.",
     ),
+    "facts": (
+        "fact_unknown",
+        "facts of the model that are known before it has seen an image, and none was given",
+        "Give parameters, flops or source_accuracy as facts, or leave this score out.",
+    ),
 }
 
 
@@ -134,5 +139,6 @@ def _missing(score: Score, panel: Panel) -> Input | None:
         "source_probabilities": panel.source_probabilities_NZ,
         "reference_features": panel.reference_NR,
         "source_classes": panel.source_classes,
+        "facts": panel.facts or None,
     }
     return next((name for name in score.inputs if name in given and given[name] is None), None)

@@ -22,6 +22,7 @@ from app.scoring.inputs import (
     checked_source_classes,
     checked_units,
 )
+from app.scoring.tridiagonal import Tridiagonal
 
 _Matrix = NDArray[np.float64]
 
@@ -172,6 +173,22 @@ class Panel:
         """Centred features in the coordinates of their principal axes: an exact rotation to M dimensions."""
         values_M, vectors_MM = self.spectrum
         return _frozen(vectors_MM * np.sqrt(values_M) if self.wide else self.centred_ND @ vectors_MM)
+
+    @cached_property
+    def centred_tridiagonal(self) -> Tridiagonal:
+        """The centred Gram matrix where ``gram_is_full``, else the scatter matrix."""
+        return Tridiagonal(self.gram_rows(0, self.num_images) if self.gram_is_full else self.scatter_MM)
+
+    @property
+    def gram_is_full(self) -> bool:
+        """Whether there are dimensions enough to fit any labels exactly: N - 1 <= D."""
+        return bool(self.num_images <= self.num_dimensions + 1)
+
+    @cached_property
+    def uncentred_tridiagonal(self) -> Tridiagonal:
+        """The smaller of the Gram and scatter matrices of the features as they are."""
+        features_ND = self.features_ND
+        return Tridiagonal(features_ND @ features_ND.T if self.wide else features_ND.T @ features_ND)
 
     @cached_property
     def coordinates_NK(self) -> _Matrix:

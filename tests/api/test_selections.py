@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import func, select
 
 from app.domain.states import DatasetState, ModelState
-from app.scoring.registry import SCORES
+from app.scoring.registry import DEFAULT_SCORES
 from app.storage.tables import Evaluation, Selection
 from tests.api.problem import assert_problem
 from tests.api.worker import SelectionWork, add_zoo, make_ready, set_dataset
@@ -65,7 +65,7 @@ class TestAsking:
         body = user.post("/v1/selections", json={"dataset": dataset}).json()
         active = user.get("/v1/models", params={"status": "active", "limit": 200}).json()["data"]
         assert body["progress"]["models"]["total"] == len(active) >= 3
-        assert body["scores"] == list(SCORES)
+        assert body["scores"] == list(DEFAULT_SCORES)
 
     @pytest.mark.parametrize(
         ("change", "status", "code", "param"),
@@ -261,8 +261,8 @@ class TestResults:
         ranked, failed, waiting = body["data"]
         assert (ranked["name"], ranked["rank"], ranked["rank_interval"], ranked["tie_group"]) == ("beta", 1, [1, 1], 1)
         assert ranked["scores"] == {
-            "lfc": {"value": 0.5, "stderr": 0.01, "warnings": []},
-            "logme": {"value": 1.25, "stderr": 0.01, "warnings": []},
+            "lfc": {"value": 0.5, "stderr": 0.01, "null": None, "warnings": [], "error": None},
+            "logme": {"value": 1.25, "stderr": 0.01, "null": None, "warnings": [], "error": None},
         }
         assert ranked["score"] == pytest.approx(0.9)
         assert (failed["name"], failed["status"], failed["rank"], failed["scores"]) == ("alpha", "failed", None, {})

@@ -1,5 +1,6 @@
 """Doing by hand what a worker does, where the API's own answers are the subject."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,11 +65,15 @@ class SelectionWork:
             selections.begin(session, self.selection_id)
         return lease
 
-    def finish(self, name: str, scores: dict[str, float]) -> None:
+    def finish(self, name: str, scores: dict[str, float], explanation: dict[str, Any] | None = None) -> None:
         """Evaluate a model."""
         lease = self.claim(name)
         views = {key: {"value": value, "stderr": 0.01, "warnings": []} for key, value in scores.items()}
-        result = {"scores": views, "seconds": {"total": 1.5}, "cached": False}
+        result: dict[str, Any] = {"scores": views, "seconds": {"total": 1.5}, "cached": False}
+        if explanation is not None:
+            result["explanation"] = f"scores/{self.selection_id}/{name}.json"
+            with self.service.objects.create(result["explanation"]) as file:
+                file.write(json.dumps(explanation).encode())
         with self.service.database.write() as session:
             leases.finish(session, lease, result=result, progress={"stage": "done", "done": 4, "total": 4})
 

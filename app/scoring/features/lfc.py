@@ -5,10 +5,14 @@ entry, K the N x N matrix of same-label pairs. A score is the Pearson correlatio
 
 No N x N matrix is needed: with x_i the centred features, mu their mean and a_i = x_i . mu, H_ij = x_i.x_j + a_i + a_j,
 and all sums over pairs come from class sums and the smaller of the Gram and the scatter matrix. Removing one image
-changes each sum by terms of that image alone, so all N leave-one-out values together cost no more than one value.
+changes each sum by terms of that image alone, so all N leave-one-out values together cost no more than one value. They
+also give the influences: a score does not change when all images count twice, so to first order the effects of all
+images sum to zero, and image i's is (mean leave-one-out value - value without i) * (N - 1) / N.
+
+Shuffling the labels changes the numerator only, whose mean over all shuffles follows from the diagonal of H.
 """
 
-import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +21,18 @@ from app.scoring.contract import Result
 from app.scoring.panel import Panel
 
 _Vector = NDArray[np.float64]
+_SAME_DIRECTION = 1e-24  # squared distance below which two rows of length one differ by rounding alone
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What the sums over pairs need of a matrix whose rows are ``x_i + mean``, with x_i centred."""
+
+    x_ND: _Vector
+    mean_D: _Vector
+    squared_norms_N: _Vector
+    gram_energy_N: _Vector
+    class_sums_CD: _Vector
 
 
 def lfc(panel: Panel) -> Result:
@@ -24,7 +40,7 @@ def lfc(panel: Panel) -> Result:
 
     Source: arXiv:2102.00084, Eq. 8, with the Frobenius norm.
     """
-    return _pearson_over_pairs(panel, diagonal=True)
+    return _of_features(panel, diagonal=True)
 
 
 def lfc_offdiagonal(panel: Panel) -> Result:
@@ -32,7 +48,33 @@ def lfc_offdiagonal(panel: Panel) -> Result:
 
     Source: arXiv:2102.00084, Eq. 8, without the pairs of an image with itself.
     """
-    return _pearson_over_pairs(panel, diagonal=False)
+    return _of_features(panel, diagonal=False)
+
+
+def lfc_cosine(panel: Panel) -> Result:
+    """Correlate all N^2 cosines of the uncentred features with the same-label matrix.
+
+    Every row is divided by its length, a row of zeros stays; the rest is ``lfc``.
+    """
+    if panel.constant:
+        return Result(value=0.0, warnings=("constant_features",))
+    largest_N = np.abs(panel.features_ND).max(axis=1)
+    divisor_N = np.where(largest_N > 0, largest_N, 1.0)  # so that the squares of a short row do not vanish
+    unit_ND = panel.features_ND / divisor_N[:, None]
+    length_N = np.sqrt(np.einsum("nd,nd->n", unit_ND, unit_ND))
+    unit_ND /= np.where(length_N > 0, length_N, 1.0)[:, None]
+    mean_D = unit_ND.mean(axis=0)
+    unit_ND -= mean_D
+    squared_norms_N = np.einsum("nd,nd->n", unit_ND, unit_ND)
+    if squared_norms_N.max() <= _SAME_DIRECTION:
+        return Result(value=0.0, warnings=("no_variation",))
+    if panel.wide:
+        gram_NN = unit_ND @ unit_ND.T
+        energy_N = np.einsum("nm,nm->n", gram_NN, gram_NN)
+    else:
+        energy_N = np.einsum("nd,nd->n", unit_ND @ (unit_ND.T @ unit_ND), unit_ND)
+    rows = _Rows(unit_ND, mean_D, squared_norms_N, energy_N, panel.one_hot_NC.T @ unit_ND)
+    return _pearson_over_pairs(panel, rows, diagonal=True)
 
 
 def lfc_centered(panel: Panel) -> Result:
@@ -47,7 +89,9 @@ def lfc_centered(panel: Panel) -> Result:
     between = float(np.einsum("cd,cd->", s_CD, s_CD))
     squares, cubes = float(n_C @ n_C), float((n_C**3).sum())
     energy = float(q_N.sum())
-    value = _ratio(np.array(between), np.array(energy), np.array(squares - 2 * cubes / n + squares**2 / n**2))
+    labels = np.array(squares - 2 * cubes / n + squares**2 / n**2)
+    value = _ratio(np.array(between), np.array(energy), labels)
+    null = _ratio(np.array(d_N.sum() * (n - squares / n) / (n - 1)), np.array(energy), labels)
 
     # Without image i of class c the mean moves by -x_i/(n-1): every class sum s_g becomes s_g + n_g x_i/(n-1), and s_c
     # loses n/(n-1) x_i besides. The scatter matrix loses n/(n-1) x_i x_i^T.
@@ -64,20 +108,25 @@ def lfc_centered(panel: Panel) -> Result:
     energy_N = energy - 2 * t * q_N + t**2 * d_N**2
     squares_N, cubes_N = squares - 2 * own_N + 1, cubes - own_N**3 + (own_N - 1) ** 3
     labels_N = squares_N - 2 * cubes_N / (n - 1) + squares_N**2 / (n - 1) ** 2
-    return _result(value, _ratio(between_N, energy_N, labels_N))
+    return _result(value, _ratio(between_N, energy_N, labels_N), null)
 
 
-def _pearson_over_pairs(panel: Panel, *, diagonal: bool) -> Result:
+def _of_features(panel: Panel, *, diagonal: bool) -> Result:
     if panel.constant:
         return Result(value=0.0, warnings=("constant_features",))
-    x_ND, d_N, n = panel.centred_ND, panel.squared_norms_N, float(panel.num_images)
-    s_CD, n_C = panel.class_sums_CD, panel.counts_C.astype(np.float64)
-    a_N = x_ND @ panel.mean_D
-    a_C = s_CD @ panel.mean_D
+    rows = _Rows(panel.centred_ND, panel.mean_D, panel.squared_norms_N, panel.gram_energy_N, panel.class_sums_CD)
+    return _pearson_over_pairs(panel, rows, diagonal=diagonal)
+
+
+def _pearson_over_pairs(panel: Panel, rows: _Rows, *, diagonal: bool) -> Result:
+    x_ND, d_N, n = rows.x_ND, rows.squared_norms_N, float(panel.num_images)
+    s_CD, n_C = rows.class_sums_CD, panel.counts_C.astype(np.float64)
+    a_N = x_ND @ rows.mean_D
+    a_C = s_CD @ rows.mean_D
 
     # Row i of H: its sum, its sum of squares, its sum over images of the same class, its diagonal entry.
     row_sum_N = n * a_N
-    row_energy_N = panel.gram_energy_N + 2 * (x_ND @ (x_ND.T @ a_N)) + n * a_N**2 + a_N @ a_N
+    row_energy_N = rows.gram_energy_N + 2 * (x_ND @ (x_ND.T @ a_N)) + n * a_N**2 + a_N @ a_N
     own_N = n_C[panel.labels_N]
     row_same_N = np.einsum("nd,nd->n", x_ND, s_CD[panel.labels_N]) + own_N * a_N + a_C[panel.labels_N]
     self_N = d_N + 2 * a_N
@@ -90,6 +139,9 @@ def _pearson_over_pairs(panel: Panel, *, diagonal: bool) -> Result:
     total = 0.0 if diagonal else -float(d_N.sum())  # the centred rows sum to zero, and so do the entries of H
     energy, same = float(row_energy_N.sum()), float(row_same_N.sum())
     value = _pearson(np.array(same), np.array(total), np.array(energy), np.array(same_pairs), pairs)
+    trace = float(self_N.sum())
+    shuffled = trace + (total - trace) * (float(n_C @ n_C) - n) / (n * (n - 1))
+    null = _pearson(np.array(shuffled), np.array(total), np.array(energy), np.array(same_pairs), pairs)
 
     # Without image i: its row and its column go, its diagonal entry only once.
     leave_one_out_N = _pearson(
@@ -99,7 +151,7 @@ def _pearson_over_pairs(panel: Panel, *, diagonal: bool) -> Result:
         same_pairs - 2 * (own_N if diagonal else own_N - 1) + (1.0 if diagonal else 0.0),
         (n - 1) ** 2 if diagonal else (n - 1) * (n - 2),
     )
-    return _result(value, leave_one_out_N)
+    return _result(value, leave_one_out_N, null)
 
 
 def _pearson(same: _Vector, total: _Vector, energy: _Vector, same_pairs: _Vector, pairs: float) -> _Vector:
@@ -116,12 +168,16 @@ def _ratio(numerator: _Vector, features: _Vector, labels: _Vector, magnitude: _V
     return np.where(defined, np.clip(numerator / scale, -1.0, 1.0), np.nan)
 
 
-def _result(value: _Vector, leave_one_out_N: _Vector) -> Result:
-    """Attach the jackknife standard error, where every leave-one-out value is defined."""
+def _result(value: _Vector, leave_one_out_N: _Vector, null: _Vector) -> Result:
+    """Attach the influences, where every leave-one-out value is defined."""
     if np.isnan(value):
         return Result(value=0.0, warnings=("no_variation",))
     if np.isnan(leave_one_out_N).any():
-        return Result(value=float(value))
+        return Result(value=float(value), null_value=float(null))
     n = len(leave_one_out_N)
-    spread = float(((leave_one_out_N - leave_one_out_N.mean()) ** 2).sum())
-    return Result(value=float(value), stderr=math.sqrt((n - 1) / n * spread))
+    deviation_N = leave_one_out_N.mean() - leave_one_out_N
+    return Result(
+        value=float(value),
+        null_value=float(null),
+        influence_N=(n - 1) / n * deviation_N,
+    )

@@ -113,3 +113,62 @@ def test_a_common_offset_helps_no_one():
     assert compute("logme", features_ND, labels_N).value != pytest.approx(
         compute("logme", features_ND + 20, labels_N).value, rel=1e-3
     )
+
+
+def weighted_evidence(features_ND, labels_N, weight_N):
+    """Return the total log evidence of each class, where image i counts weight_i times, as integrals over weights."""
+    totals = []
+    scatter_DD = (features_ND.T * weight_N) @ features_ND
+    values_D, vectors_DD = np.linalg.eigh(scatter_DD)
+    for label in np.unique(labels_N):
+        y_N = (labels_N == label).astype(float)
+        projected_D = vectors_DD.T @ (features_ND.T @ (weight_N * y_N))
+
+        def loss(point, y_N=y_N, projected_D=projected_D):
+            alpha, beta = np.exp(point)
+            mean_D = beta * projected_D / (alpha + beta * values_D)
+            residual_N = y_N - features_ND @ vectors_DD @ mean_D
+            return -0.5 * (
+                len(values_D) * point[0]
+                + weight_N.sum() * (point[1] - np.log(2 * np.pi))
+                - np.log(alpha + beta * values_D).sum()
+                - beta * (weight_N * residual_N**2).sum()
+                - alpha * mean_D @ mean_D
+            )
+
+        start = min([(a, b) for a in (-2, 1, 4, 7) for b in (-1, 1, 3)], key=loss)
+        found = minimize(
+            loss, start, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-14, "maxiter": 4000, "maxfev": 8000}
+        )
+        totals.append(-found.fun)
+    return np.array(totals)
+
+
+@pytest.mark.parametrize(("shape", "classes"), [((40, 5), 3), ((60, 6), 14)])
+def test_influence_is_the_derivative_by_weight(shape, classes):
+    random = np.random.default_rng(8)
+    labels_N = np.arange(shape[0]) % classes
+    features_ND = random.normal(size=shape) + random.normal(size=(classes, shape[1]))[labels_N] * 1.5
+    result = compute("logme", features_ND, labels_N)
+    assert weighted_evidence(features_ND, labels_N, np.ones(shape[0])).mean() / shape[0] == pytest.approx(
+        result.value, rel=1e-8
+    )
+    for i in (0, 1, shape[0] - 1):
+        step = np.zeros(shape[0])
+        step[i] = 1e-3
+        up, down = (
+            (weighted_evidence(features_ND, labels_N, 1 + sign * step) / (shape[0] + sign * 1e-3)).mean()
+            for sign in (1, -1)
+        )
+        assert result.influence_N[i] == pytest.approx((up - down) / 2e-3, rel=1e-3, abs=1e-7)
+
+
+def test_influence_of_wide_and_tall_features_agree():
+    random = np.random.default_rng(3)
+    images, rank = 24, 5
+    labels_N = np.arange(images) % 3
+    low_ND = random.normal(size=(images, rank)) + np.eye(3, rank)[labels_N]
+    rotation = np.linalg.qr(random.normal(size=(80, rank)))[0]
+    tall, wide = compute("logme", low_ND, labels_N), compute("logme", low_ND @ rotation.T, labels_N)
+    assert wide.value == pytest.approx(tall.value, rel=1e-9)
+    assert wide.influence_N == pytest.approx(tall.influence_N, rel=1e-6, abs=1e-9)

@@ -1,0 +1,165 @@
+"""Linear discriminant analysis with a shrunken covariance, leave-one-out.
+
+Legend: N images, D feature dimensions, C classes, K coordinates.
+
+Leaving an image out moves its class mean and takes one rank-one term from the within-class scatter; by Sherman and
+Morrison all N discriminants follow from inner products in the metric of the whole scatter's inverse. Nothing is fitted
+more than once.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cholesky, solve_triangular
+
+from app.domain.errors import EvaluationFailed
+from app.domain.ranking import accuracy_stderr
+from app.scoring.contract import Result
+from app.scoring.panel import Panel
+
+_Array = NDArray[np.float64]
+
+_TIE = 1e-9  # log posteriors closer than this are equal: rounding must not decide
+_LEAST, _MOST = 1e-6, 1 - 1e-9  # intensities short of 0 and 1 keep the covariance, and its inverse's scale, finite
+_NEGLIGIBLE = 1e-11  # share of the total scatter below which the within-class scatter is rounding noise
+
+
+def lda(panel: Panel) -> Result:
+    """Return the leave-one-out accuracy of linear discriminant analysis.
+
+    The pooled within-class covariance (divided by the number of images) is shrunk towards its mean variance times the
+    identity, by the intensity of Ledoit and Wolf; intensity and mean variance are estimated once, on all images. Class
+    shares, means and covariance are those of the other images. A tie counts as wrong.
+
+    Source: Ledoit and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4, Lemmas 3.2 to 3.4.
+
+    Raises:
+        EvaluationFailed: ``no_held_out_images``: no class has two images.
+    """
+    held_out_N = _held_out(panel)
+    log_posterior_NC = _log_posteriors(panel)
+    leading_NC = log_posterior_NC > log_posterior_NC.max(axis=1, keepdims=True) - _TIE
+    predicted_N = np.where((leading_NC.sum(axis=1) == 1) & held_out_N, log_posterior_NC.argmax(axis=1), -1)
+    right_N = predicted_N == panel.labels_N
+    total, right = int(held_out_N.sum()), int(right_N.sum())
+    own_N = log_posterior_NC[np.arange(panel.num_images), panel.labels_N]
+    return Result(
+        value=right / total,
+        stderr=accuracy_stderr(right, total),
+        warnings=_warnings(panel),
+        influence_N=np.where(held_out_N, (right_N - right / total) / total, 0.0),
+        per_image_N=right_N,
+        predicted_N=predicted_N,
+        held_out_N=held_out_N,
+        log_likelihood_N=np.where(held_out_N, own_N, 0.0),
+    )
+
+
+def lda_likelihood(panel: Panel) -> Result:
+    """Return the mean log posterior of the true class in nats, leave-one-out, of the same model as ``lda``.
+
+    The influence is that of judging an image once more, not of training on it once more.
+
+    Raises:
+        EvaluationFailed: ``no_held_out_images``: no class has two images.
+    """
+    held_out_N = _held_out(panel)
+    own_N = _log_posteriors(panel)[np.arange(panel.num_images), panel.labels_N]
+    own_N = np.where(held_out_N, own_N, 0.0)
+    total = int(held_out_N.sum())
+    value = float(own_N.sum()) / total
+    return Result(
+        value=value,
+        warnings=_warnings(panel),
+        influence_N=np.where(held_out_N, (own_N - value) / total, 0.0),
+        log_likelihood_N=own_N,
+    )
+
+
+def _held_out(panel: Panel) -> NDArray[np.bool_]:
+    held_out_N = panel.counts_C[panel.labels_N] > 1
+    if not held_out_N.any():
+        raise EvaluationFailed(
+            "no_held_out_images",
+            f"Each of the {panel.num_classes} classes has a single image, so no prediction can be checked.",
+            param="labels",
+            hint="Upload at least two images for some of the classes.",
+        )
+    return np.asarray(held_out_N)
+
+
+def _warnings(panel: Panel) -> tuple[str, ...]:
+    return ("constant_features",) * panel.constant + ("singleton_class",) * bool((panel.counts_C == 1).any())
+
+
+@dataclass(frozen=True)
+class Shrinkage:
+    """A covariance (1 - intensity) S / N + intensity * variance * I, S the within-class scatter."""
+
+    intensity: float
+    variance: float
+
+
+def ledoit_wolf(panel: Panel) -> Shrinkage:
+    """Return the Ledoit-Wolf shrinkage of the pooled within-class covariance over all D dimensions.
+
+    Source: Ledoit and Wolf 2004, Lemma 3.2 to 3.4, of the features minus their class means.
+    """
+    n, dimensions = panel.num_images, panel.num_dimensions
+    total = float(panel.squared_norms_N.sum())
+    within_KK = panel.within_scatter_KK
+    trace = float(np.trace(within_KK))
+    if trace <= _NEGLIGIBLE * total:
+        return Shrinkage(_MOST, _NEGLIGIBLE * total / (n * dimensions) or 1.0)
+    means_CK = panel.coordinate_sums_CK / panel.counts_C[:, None]
+    squares_N = np.einsum("nk,nk->n", *[panel.coordinates_NK - means_CK[panel.labels_N]] * 2)
+    energy = float(np.einsum("kl,kl->", within_KK, within_KK)) / n**2
+    variance = trace / (n * dimensions)
+    distance = energy - dimensions * variance**2
+    noise = (float((squares_N**2).sum()) / n - energy) / n
+    intensity = 1.0 if noise >= distance else noise / distance
+    return Shrinkage(min(max(intensity, _LEAST), _MOST), variance)
+
+
+def _log_posteriors(panel: Panel) -> _Array:
+    """Return the leave-one-out log posterior of every class (N x C); -inf where only the left-out image is of it."""
+    n, n_C, labels_N = panel.num_images, panel.counts_C.astype(np.float64), panel.labels_N
+    images_N = np.arange(n)
+    others_NC = np.tile(n_C, (n, 1))
+    others_NC[images_N, labels_N] -= 1
+    log_prior_NC = np.log(np.maximum(others_NC, 0.5) / (n - 1))
+    logits_NC = log_prior_NC - 0.5 * _squared_distances(panel)
+    logits_NC[others_NC == 0] = -np.inf
+    logits_NC -= logits_NC.max(axis=1, keepdims=True)
+    return np.asarray(logits_NC - np.log(np.exp(logits_NC).sum(axis=1, keepdims=True)))
+
+
+def _squared_distances(panel: Panel) -> _Array:
+    """Return Mahalanobis distances of left-out images to the class means of the others (N x C)."""
+    if panel.constant:
+        return np.zeros((panel.num_images, panel.num_classes))
+    n, n_C, labels_N = panel.num_images, panel.counts_C.astype(np.float64), panel.labels_N
+    images_N = np.arange(n)
+    shrinkage = ledoit_wolf(panel)
+    factor = (n - 1) / (1 - shrinkage.intensity)
+    penalty = max(shrinkage.intensity * shrinkage.variance * factor, _NEGLIGIBLE * float(panel.squared_norms_N.sum()))
+    within_KK = panel.within_scatter_KK
+    lower_KK = cholesky(within_KK + penalty * np.eye(len(within_KK)), lower=True)
+    whitened_KN = solve_triangular(lower_KK, panel.coordinates_NK.T, lower=True)
+    means_KC = (whitened_KN @ panel.one_hot_NC) / n_C
+
+    # Differences first: an image close to its class mean must not lose its distance to rounding.
+    own_KN = whitened_KN - means_KC[:, labels_N]
+    leverage_N = np.einsum("kn,kn->n", own_KN, own_KN)
+    between_CC = means_KC.T @ means_KC
+    apart_CC = np.diag(between_CC)[:, None] + np.diag(between_CC) - 2 * between_CC
+    along_NC = own_KN.T @ means_KC
+    towards_NC = along_NC[images_N, labels_N][:, None] - along_NC  # z P (m_c - m_k)
+    distance_NC = np.maximum(leverage_N[:, None] + 2 * towards_NC + apart_CC[labels_N], 0.0)
+    own_n_N = n_C[labels_N]
+    growth_N = np.divide(own_n_N, own_n_N - 1, out=np.zeros(n), where=own_n_N > 1)
+    kept_N = np.maximum(1 - growth_N * leverage_N, penalty / (penalty + float(np.trace(within_KK))) * 1e-3)
+    distance_NC += (growth_N / kept_N)[:, None] * (leverage_N[:, None] + towards_NC) ** 2
+    distance_NC[images_N, labels_N] = growth_N**2 * leverage_N / kept_N
+    return np.asarray(factor * distance_NC)

@@ -1,0 +1,94 @@
+"""How unlike two images are to a model: pairs of standardised features.
+
+Legend: N images, D feature dimensions, V <= D of them that vary, B images of a block, P = N (N - 1) / 2 pairs.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Matrix = NDArray[np.float64]
+EXACT_IMAGES = 6000
+"""Up to this many images the similarities of all pairs are sorted; with more they are counted in bins."""
+BINS = 1 << 23
+_GRID = 1e11  # similarities that agree in eleven digits are equal: rounding must not order duplicates
+_BLOCK_ENTRIES = 4_000_000  # similarities held at a time: 32 MB
+_PLACE_BITS = 25  # EXACT_IMAGES have fewer than 2^25 pairs; the grid has fewer than 2^38 values
+_SHORT = 1e-20  # squared length of a row, relative to the mean, below which it is rounding
+
+
+def standardised(centred_ND: _Matrix) -> _Matrix:
+    """Return centred features with a standard deviation of one; dimensions that do not vary are left out."""
+    largest_D = np.abs(centred_ND).max(axis=0)
+    scaled_NV = centred_ND[:, largest_D > 0] / largest_D[largest_D > 0]
+    scaled_NV /= np.sqrt(np.einsum("nv,nv->v", scaled_NV, scaled_NV) / len(scaled_NV))
+    return np.asarray(scaled_NV)
+
+
+def unit_rows(rows_NV: _Matrix) -> _Matrix:
+    """Return the rows divided by their length; a row of zeros, or of rounding, becomes zero."""
+    squared_N = np.einsum("nv,nv->n", rows_NV, rows_NV)
+    kept_N = squared_N > _SHORT * max(rows_NV.shape[1], 1)
+    inverse_N = np.divide(1.0, np.sqrt(squared_N), out=np.zeros_like(squared_N), where=kept_N)
+    return np.asarray(rows_NV * inverse_N[:, None])
+
+
+def profile_rows(centred_ND: _Matrix) -> _Matrix:
+    """Return standardised rows less their own mean, of length one: their products are Pearson correlations.
+
+    A row that is the same in all dimensions has no correlation with any other; it becomes zero.
+    """
+    rows_NV = standardised(centred_ND)
+    if rows_NV.shape[1] > 0:
+        rows_NV -= rows_NV.mean(axis=1, keepdims=True)
+    return unit_rows(rows_NV)
+
+
+def pair_blocks(unit_NV: _Matrix) -> Iterator[tuple[int, int, _Matrix]]:
+    """Yield (start, stop, similarities of images start:stop with images start:), on a grid of whole numbers."""
+    images = len(unit_NV)
+    block = max(1, min(512, _BLOCK_ENTRIES // images))
+    for start in range(0, images, block):
+        stop = min(start + block, images)
+        similarity_BN = unit_NV[start:stop] @ unit_NV[start:].T
+        similarity_BN *= _GRID
+        np.rint(similarity_BN, out=similarity_BN)
+        yield start, stop, similarity_BN
+
+
+def packed_pairs(unit_NV: _Matrix) -> _Matrix:
+    """Return the similarities of all pairs i < j, row after row, on a grid of whole numbers."""
+    images = len(unit_NV)
+    pairs_P = np.empty(images * (images - 1) // 2)
+    filled = 0
+    for start, stop, similarity_BN in pair_blocks(unit_NV):
+        for row in range(stop - start):
+            later = images - start - row - 1
+            pairs_P[filled : filled + later] = similarity_BN[row, row + 1 :]
+            filled += later
+    return pairs_P
+
+
+def packed_ranks(pairs_P: _Matrix) -> _Matrix:
+    """Return twice the mid-ranks of similarities on the grid, less their mean; for up to ``EXACT_IMAGES`` images."""
+    # Value and place in one whole number: sorting those is several times as fast as an indirect sort.
+    keys_P = (pairs_P + _GRID).astype(np.int64) << _PLACE_BITS
+    keys_P |= np.arange(len(pairs_P))
+    keys_P.sort()
+    places_P = keys_P & ((1 << _PLACE_BITS) - 1)
+    keys_P >>= _PLACE_BITS
+    ranks_P = np.empty(len(keys_P))
+    differ_P = keys_P[1:] != keys_P[:-1]
+    if differ_P.all():
+        ranks_P[places_P] = np.arange(1.0 - len(keys_P), len(keys_P), 2.0)
+        return ranks_P
+    starts_T = np.flatnonzero(np.concatenate(([True], differ_P)))
+    sizes_T = np.diff(np.append(starts_T, len(keys_P)))
+    ranks_P[places_P] = np.repeat(2.0 * starts_T + sizes_T - len(keys_P), sizes_T)
+    return ranks_P
+
+
+def bins_of(similarity: _Matrix) -> NDArray[np.intp]:
+    """Return the bins, 2.4e-7 wide, of similarities on the grid."""
+    return np.clip((similarity + _GRID) * (BINS / (2 * _GRID)), 0, BINS - 1).astype(np.intp)

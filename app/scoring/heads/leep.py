@@ -1,0 +1,54 @@
+"""LEEP: how well the labels follow from the classes that the model was pretrained with.
+
+Legend: N images, C classes, Z source classes, I images of one class.
+
+With J_yz = sum of P_iz over the images of class y, q_z = sum_y J_yz and p(y|z) = J_yz / q_z, the score is the mean of
+log s_i, s_i = sum_z p(y_i|z) P_iz. Images are worked on class by class, so nothing larger than N x Z is formed.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.scoring.contract import Result
+from app.scoring.panel import Panel
+
+_Matrix = NDArray[np.float64]
+
+
+def leep(panel: Panel) -> Result:
+    """Return the mean log expected empirical prediction, in nats per image.
+
+    Source: Nguyen et al. 2020, arXiv:2002.12462, Eq. 2. A source class without any probability has no say.
+    """
+    assert panel.source_probabilities_NZ is not None
+    value, influence_N = log_expected_prediction(panel.source_probabilities_NZ, panel.labels_N, panel.num_classes)
+    return Result(value=value, influence_N=influence_N)
+
+
+def log_expected_prediction(
+    probabilities_NZ: _Matrix, labels_N: NDArray[np.intp], num_classes: int
+) -> tuple[float, _Matrix]:
+    """Return (LEEP of probabilities over any Z things, each image's influence on it)."""
+    images = len(labels_N)
+    order_N = np.argsort(labels_N, kind="stable")
+    members = np.split(order_N, np.cumsum(np.bincount(labels_N, minlength=num_classes))[:-1])
+    joint_CZ = np.array([probabilities_NZ[images_I].sum(axis=0) for images_I in members])
+    mass_Z = joint_CZ.sum(axis=0)
+    used_Z = np.where(mass_Z > 0, mass_Z, 1.0)
+    conditional_CZ = joint_CZ / used_Z
+
+    expected_N = np.empty(images)
+    pull_CZ = np.empty_like(joint_CZ)  # how the sum of the logs answers to p(y|z)
+    for label, images_I in enumerate(members):
+        own_IZ = probabilities_NZ[images_I]
+        expected_N[images_I] = own_IZ @ conditional_CZ[label]
+        pull_CZ[label] = (1 / expected_N[images_I]) @ own_IZ
+    log_N = np.log(expected_N)
+    value = float(log_N.mean())
+
+    # One more of image k adds log s_k, and P_kz to J_yz and q_z, so that p(y|z) moves by ([y_k=y] - p(y|z)) P_kz / q_z.
+    gain_CZ = (pull_CZ - (pull_CZ * conditional_CZ).sum(axis=0)) / used_Z
+    moved_N = np.empty(images)
+    for label, images_I in enumerate(members):
+        moved_N[images_I] = probabilities_NZ[images_I] @ gain_CZ[label]
+    return value, (log_N - value + moved_N) / images
