@@ -18,27 +18,27 @@ from app.scoring.inputs import SourceClasses
 from app.scoring.panel import Panel
 from app.scoring.registry import find
 
-_MISSING: dict[Input, tuple[str, str, str]] = {
-    "source_probabilities": (
-        "source_head_required",
-        "the classifier a model was pretrained with, and this model has none",
-        "Leave this score out, or choose models that come with their head.",
-    ),
-    "reference_features": (
-        "reference_required",
-        "another model's features of the same images to compare with",
-        "Pass them as reference_features.",
-    ),
-    "source_classes": (
-        "source_classes_required",
-        "class means of the data a model was pretrained on, and this model's card has none",
-        "Leave this score out, or choose models whose cards have them.",
-    ),
-    "facts": (
-        "fact_unknown",
-        "facts of the model that are known before it has seen an image, and none was given",
-        "Give parameters, flops or source_accuracy as facts, or leave this score out.",
-    ),
+_MISSING: dict[Input, dict[str, str]] = {
+    "source_probabilities": {
+        "code": "source_head_required",
+        "what": "the classifier a model was pretrained with, and this model has none",
+        "hint": "Leave this score out, or choose models that come with their head.",
+    },
+    "reference_features": {
+        "code": "reference_required",
+        "what": "another model's features of the same images to compare with",
+        "hint": "Pass them as reference_features, or leave this score out.",
+    },
+    "source_classes": {
+        "code": "source_classes_required",
+        "what": "class means of the data a model was pretrained on, and this model's card has none",
+        "hint": "Leave this score out, or choose models whose cards have them.",
+    },
+    "facts": {
+        "code": "fact_unknown",
+        "what": "facts of the model that are known before it has seen an image, and none was given",
+        "hint": "Give parameters, flops or source_accuracy as facts, or leave this score out.",
+    },
 }
 
 
@@ -130,8 +130,9 @@ def _check_inputs(score: Score, panel: Panel) -> None:
         )
     missing = _missing(score, panel)
     if missing is not None:
-        code, what, hint = _MISSING[missing]
-        raise EvaluationFailed(code, f"The score {score.name} needs {what}.", param=score.name, hint=hint)
+        lacking = _MISSING[missing]
+        message = f"The score {score.name} needs {lacking['what']}."
+        raise EvaluationFailed(lacking["code"], message, param=score.name, hint=lacking["hint"])
 
 
 def _missing(score: Score, panel: Panel) -> Input | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.scoring.registry import DEFAULT_SCORES
 from app.storage.objects import Objects
 from tests.fixtures import archives
 from tests.fixtures.processes import RunningService, running_service
@@ -56,7 +57,13 @@ def test_the_ranking_says_everything_it_should(client: httpx.Client, dataset: st
     results = finished(client, select(client, dataset))
     assert results["final"] is True
     assert results["verdict"].endswith(".")
-    assert results["evidence"]["images"] == {"evaluated": 200, "in_dataset": 400, "split": None, "held_out": 200}
+    assert results["evidence"]["images"] == {
+        "evaluated": 200,
+        "in_dataset": 400,
+        "split": None,
+        "near_duplicates": 0,
+        "held_out": 200,
+    }
     assert "bootstrap" in results["evidence"]["method"]
     assert [row["rank"] for row in results["data"]] == [1, 2, 3]
     accuracies = [row["score"] for row in results["data"]]
@@ -65,7 +72,12 @@ def test_the_ranking_says_everything_it_should(client: httpx.Client, dataset: st
         low, high = row["rank_interval"]
         assert low <= row["rank"] <= high
         assert row["scores"]["linear_probe"]["value"] == row["score"] == row["probe_accuracy"]["mean"]
-        assert set(row["scores"]) == {"lfc", "lfc_offdiagonal", "lfc_centered", "logme", "knn", "linear_probe"}
+        assert set(row["scores"]) == set(DEFAULT_SCORES)
+        assert all(score["error"] is None for score in row["scores"].values())
+        assert row["scores"]["lfc_centered"]["null"]["origin"] == "closed form"
+        assert row["scores"]["lfc_centered"]["value"] > 2 * row["scores"]["lfc_centered"]["null"]["mean"]
+        assert row["scores"]["knn"]["null"]["origin"] == "5 permutations of the labels"
+        assert row["probability_of_best"] <= row["probability_of_top_k"] <= 1
     assert 0.3 < accuracies[0] < 1  # even random convolutions tell shoes from trousers
 
 
@@ -84,6 +96,41 @@ def test_a_selection_of_some_models_and_scores(client: httpx.Client, dataset: st
     chosen = {"models": ["test_resnet"], "scores": ["logme"]}
     (row,) = finished(client, select(client, dataset, **chosen))["data"]
     assert (row["name"], set(row["scores"])) == ("test_resnet", {"logme"})
+
+
+def test_more_scores_are_computed_from_what_was_kept(client: httpx.Client, dataset: str) -> None:
+    finished(client, select(client, dataset))
+    asked = ["lfc", "silhouette", "etran", "parameters", "otce"]
+    results = finished(client, select(client, dataset, scores=asked))
+    for row in results["data"]:
+        assert list(row["scores"]) == asked
+        assert row["scores"]["parameters"]["value"] > 3
+        assert row["scores"]["parameters"]["null"] is None
+        assert row["scores"]["otce"]["value"] is None  # the models' cards say nothing of their source data
+        assert row["scores"]["otce"]["error"]["code"] == "source_classes_required"
+        assert -1 <= row["scores"]["silhouette"]["value"] <= 1
+    # A score that compares candidates is scaled over them: the best of each part has that part's full weight.
+    values = [row["scores"]["etran"]["value"] for row in results["data"]]
+    assert 0 <= min(values) < max(values) <= 1
+    again = finished(client, select(client, dataset, scores=asked))
+    assert all(row["cached"] for row in again["data"])
+
+
+def test_why_a_model_stands_where_it_stands(client: httpx.Client, dataset: str) -> None:
+    selection = select(client, dataset)
+    first, second, _ = finished(client, selection)["data"]
+    why = client.get(f"/v1/selections/{selection}/models/{first['name']}/explain").json()
+    assert (why["model"]["name"], why["against"]["name"]) == (first["name"], second["name"])
+    assert sum(one["held_out"] for one in why["classes"]) == 200
+    right = sum(one["accuracy"] * one["held_out"] for one in why["classes"])
+    assert right / 200 == pytest.approx(first["score"])
+    wrong = sum(pair["images"] for pair in why["confusions"])
+    assert wrong == 200 - round(right)
+    parts = sum(one["contribution"] for one in why["classes"])
+    assert parts == pytest.approx(why["correlation"]["value"], abs=1e-6)
+    assert parts == pytest.approx(first["scores"]["lfc_centered"]["value"], abs=1e-6)
+    assert "ankle-boot" in {one["name"] for one in why["classes"]}
+    assert first["name"] in why["summary"]
 
 
 def test_shuffled_labels_have_no_signal(client: httpx.Client) -> None:

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from scipy.linalg.lapack import dpstrf, dtrtri
 
+from app.domain.resampling import stratified_stderr
 from app.scoring.contract import Result
 from app.scoring.panel import Panel
 
 _Matrix = NDArray[np.float64]
 _DEPENDENT = 1e-10  # share of a coordinate's variance below which what the others leave of it is rounding
 _MIN_SHRINKAGE = 1e-10
+_CLEAR_OF_ONE = 2.0  # standard errors of alpha below one from which on full shrinkage is out of its reach
 
 
 def hscore(panel: Panel) -> Result:
@@ -59,7 +61,8 @@ def hscore_regularized(panel: Panel) -> Result:
     """Return (1 - alpha) tr(((1 - alpha) S + alpha mu I)^-1 Cov_between) with Ledoit and Wolf's alpha.
 
     S is the covariance matrix and mu its mean eigenvalue. The value equals tr((T + penalty I)^-1 B) with
-    penalty = N alpha mu / (1 - alpha). Influences hold alpha and mu fixed.
+    penalty = N alpha mu / (1 - alpha). There are no influences where alpha is within two standard errors of one: the
+    value stops at zero there, and no first-order error is right.
 
     Source: Ibrahim et al. 2021, arXiv:2110.06893; alpha: Ledoit and Wolf 2004, doi:10.1016/S0047-259X(03)00096-4.
     """
@@ -87,11 +90,15 @@ def hscore_regularized(panel: Panel) -> Result:
         projected_NC = panel.centred_ND @ solved_MC
         own_C = np.einsum("mc,mc->c", half_MC, half_MC)
     inverse_MM, _ = dtrtri(factor_MM, lower=1)
+    length = float(counts_C @ length_C)  # minus the derivative of the value by the penalty
+    penalty_slope_N = _penalty_slopes(panel, alpha, mean_eigenvalue)
     explained = len(factor_MM) - penalty * float(np.einsum("ij,ij->", inverse_MM, inverse_MM))
     return Result(
         value=float(counts_C @ own_C),
         null_value=explained * (panel.num_classes - 1.0) / (n - 1),
-        influence_N=_influences(panel, projected_NC, own_C) - penalty / n * float(counts_C @ length_C),
+        influence_N=None
+        if penalty_slope_N is None
+        else _influences(panel, projected_NC, own_C) - length * penalty_slope_N,
     )
 
 
@@ -110,6 +117,34 @@ def ledoit_wolf(panel: Panel) -> tuple[float, float]:
     if distance <= 1e-14 * mean_eigenvalue**2:
         return _MIN_SHRINKAGE, mean_eigenvalue
     return min(max(error / distance, _MIN_SHRINKAGE), 1.0), mean_eigenvalue
+
+
+def _penalty_slopes(panel: Panel, alpha: float, mean_eigenvalue: float) -> _Matrix | None:
+    """Return the derivatives of N alpha mu / (1 - alpha) by the images' weights; None where alpha may well be one."""
+    n, d = float(panel.num_images), float(panel.num_dimensions)
+    mean_slope_N = (panel.squared_norms_N / d - mean_eigenvalue) / n
+    alpha_slope_N = _alpha_slopes(panel, alpha, mean_eigenvalue, mean_slope_N)
+    if 1.0 - alpha < _CLEAR_OF_ONE * stratified_stderr(alpha_slope_N, panel.labels_N, panel.units_N):
+        return None
+    relative_N = 1.0 / n + mean_slope_N / mean_eigenvalue + alpha_slope_N / (alpha * (1 - alpha))
+    return np.asarray(n * alpha * mean_eigenvalue / (1 - alpha) * relative_N)
+
+
+def _alpha_slopes(panel: Panel, alpha: float, mean_eigenvalue: float, mean_slope_N: _Matrix) -> _Matrix:
+    """Return the derivatives of alpha by the images' weights; see ``ledoit_wolf`` for its terms."""
+    if alpha <= _MIN_SHRINKAGE:
+        return np.zeros(panel.num_images)
+    n, d = float(panel.num_images), float(panel.num_dimensions)
+    norms_N = panel.squared_norms_N
+    energy = float(panel.gram_energy_N.sum()) / n**2
+    energy_slope_N = 2 * (panel.gram_energy_N / n - energy) / n
+    # An image moves the mean of all, and with it every length.
+    moved_N = 4 * panel.centred_ND @ (norms_N @ panel.centred_ND) / n
+    fourth_slope_N = (norms_N**2 - float(norms_N @ norms_N) / n - moved_N) / n
+    distance = energy / d - mean_eigenvalue**2
+    distance_slope_N = energy_slope_N / d - 2 * mean_eigenvalue * mean_slope_N
+    error_slope_N = (fourth_slope_N - energy_slope_N) / (n * d) - alpha * distance / n
+    return np.asarray((error_slope_N - alpha * distance_slope_N) / distance)
 
 
 def _factor(scatter_KK: _Matrix) -> tuple[_Matrix, NDArray[np.intp], _Matrix]:

@@ -4,6 +4,7 @@ Legend: N images, D feature dimensions, C classes.
 """
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -35,11 +36,14 @@ def by_pseudo_inverse(x_ND, labels_N, weights_N=None):
 
 
 def by_shrinkage(x_ND, labels_N, weights_N=None):
-    """Return the score with the shrinkage of the unweighted images."""
-    d = x_ND.shape[1]
-    _, alpha = ledoit_wolf(x_ND)
-    mu = np.trace(np.cov(x_ND.T, bias=True).reshape(d, d)) / d
-    total_DD, between_DD = weighted_scatters(x_ND, labels_N, np.ones(len(x_ND)) if weights_N is None else weights_N)
+    """Return the score with Ledoit and Wolf's shrinkage, an image of weight two being two images."""
+    weights_N = np.ones(len(x_ND)) if weights_N is None else weights_N
+    n, d = weights_N.sum(), x_ND.shape[1]
+    total_DD, between_DD = weighted_scatters(x_ND, labels_N, weights_N)
+    mu = np.trace(total_DD) / d
+    norms_N = ((x_ND - weights_N @ x_ND / n) ** 2).sum(axis=1)
+    error = (weights_N @ norms_N**2 / n - (total_DD**2).sum()) / (n * d)
+    alpha = error / ((total_DD**2).sum() / d - mu**2)
     shrunk_DD = (1 - alpha) * total_DD + alpha * mu * np.eye(d)
     return (1 - alpha) * np.trace(np.linalg.solve(shrunk_DD, between_DD))
 
@@ -85,12 +89,47 @@ def test_influences_are_derivatives_by_weights(name, shape, rank):
     if "saturated" in result.warnings:
         assert result.influence_N is None
         return
-    for image in (0, shape[0] - 1):
+    for image in (0, 5, shape[0] - 9, shape[0] - 1):
         up_N, down_N = np.ones(shape[0]), np.ones(shape[0])
         up_N[image], down_N[image] = 1 + 1e-5, 1 - 1e-5
         slope = (REFERENCE[name](x_ND, labels_N, up_N) - REFERENCE[name](x_ND, labels_N, down_N)) / 2e-5
         assert result.influence_N[image] == pytest.approx(slope, rel=1e-5, abs=1e-8)
-    assert result.influence_N.sum() == pytest.approx(0, abs=1e-9)
+    if name == "hscore":  # every image counted twice changes nothing; a shrinkage for twice the images is less
+        assert result.influence_N.sum() == pytest.approx(0, abs=1e-9)
+
+
+def spread_classes(seed, spread, per_class=40):
+    """Draw four classes of 12 alike dimensions, whose centres do not depend on the seed."""
+    labels_N = np.repeat(np.arange(4), per_class)
+    centres_CD = np.random.default_rng(99).normal(size=(4, 12)) * spread
+    return Panel(np.random.default_rng(seed).normal(size=(len(labels_N), 12)) + centres_CD[labels_N], labels_N)
+
+
+def test_regularized_influences_predict_what_leaving_an_image_out_does():
+    panel = spread_classes(0, 0.6)
+    result = measure("hscore_regularized", panel)
+    removed = np.arange(0, panel.num_images, 8)
+    change = [
+        result.value
+        - compute("hscore_regularized", np.delete(panel.features_ND, i, 0), np.delete(panel.labels_N, i)).value
+        for i in removed
+    ]
+    assert np.corrcoef(change, result.influence_N[removed])[0, 1] > 0.97
+    assert np.std(result.influence_N[removed]) == pytest.approx(np.std(change), rel=0.15)
+
+
+def test_regularized_intervals_cover():
+    results = [measure("hscore_regularized", spread_classes(seed, 0.6)) for seed in range(300)]
+    truth = np.mean([result.value for result in results])
+    reach = NormalDist().inv_cdf(0.9)
+    assert 0.75 <= np.mean([abs(result.value - truth) <= reach * result.stderr for result in results]) <= 0.85
+
+
+def test_no_standard_error_where_full_shrinkage_is_within_reach():
+    near = [measure("hscore_regularized", spread_classes(seed, 0.35)) for seed in range(40)]
+    assert any("fully_shrunk" in result.warnings for result in near)
+    assert np.mean([result.stderr is None for result in near]) > 0.7
+    assert all(measure("hscore_regularized", spread_classes(seed, 0.7)).stderr for seed in range(40))
 
 
 @pytest.mark.parametrize("name", REFERENCE)

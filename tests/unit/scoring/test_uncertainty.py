@@ -88,7 +88,7 @@ def test_influence_predicts_what_leaving_an_image_out_does(name):
     panel = Panel(features_ND, labels_N)
     result = measure(name, panel)
     assert result.influence_N.shape == labels_N.shape
-    if result.per_image_N is not None:  # another image's prediction changes by jumps
+    if result.per_image_N is not None:  # fits to all images change others' answers by jumps
         shares_N = np.where(result.held_out_N, result.per_image_N - result.value, 0) / result.held_out_N.sum()
         assert result.influence_N == pytest.approx(shares_N, abs=1e-12)
         return
