@@ -10,8 +10,21 @@ from rich.text import Text
 from app.cli.terminal import printable
 from app.client.resources import RankedModel, Results
 
-_SHORT_NAMES = {"knn": "k-NN", "logme": "LogME", "lfc": "LFC", "lfc_offdiagonal": "LFC-o", "lfc_centered": "LFC-c"}
-_PREFERRED = ("knn", "logme", "lfc_centered", "lfc_offdiagonal", "lfc")
+_SHORT_NAMES = {
+    "knn": "k-NN",
+    "lda": "LDA",
+    "logme": "LogME",
+    "hscore_regularized": "H-score",
+    "transrate_scalefree": "TransRate",
+    "ridge_gcv": "ridge",
+    "leep": "LEEP",
+    "nce": "NCE",
+    "lfc": "LFC",
+    "lfc_offdiagonal": "LFC-o",
+    "lfc_centered": "LFC-c",
+}
+_PREFERRED = ("knn", "logme", "lfc_centered", "lda", "leep", "lfc_offdiagonal", "lfc")
+_SHARES = frozenset({"knn", "lda", "ridge_loo", "separation_index"})  # of images, shown in per cent
 
 
 def ranking_table(results: Results, console: Console) -> RenderableType:
@@ -91,7 +104,7 @@ def _score(row: RankedModel, name: str) -> str:
     score = row.scores.get(name)
     if score is None or score.value is None:
         return "-"
-    return f"{score.value:.1%}" if name == "knn" else f"{score.value:.3f}"
+    return f"{score.value:.1%}" if name in _SHARES else f"{score.value:.3f}"
 
 
 def _legend(results: Results) -> str:

@@ -164,8 +164,14 @@ class Panel:
 
     @cached_property
     def spectrum(self) -> tuple[_Matrix, _Matrix]:
-        """Eigenvalues of ``scatter_MM``, largest first and never negative, and its eigenvectors as columns."""
+        """Eigenvalues of ``scatter_MM``, largest first and never negative, and its eigenvectors as columns.
+
+        Those of the Gram matrix sum to zero: what is the same for all images, an eigenvector of value zero, is taken
+        out of them.
+        """
         values_M, vectors_MM = np.linalg.eigh(self.scatter_MM)
+        if self.wide:
+            vectors_MM -= vectors_MM.mean(axis=0)
         return _frozen(np.maximum(values_M[::-1], 0.0)), _frozen(vectors_MM[:, ::-1])
 
     @cached_property

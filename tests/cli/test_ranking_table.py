@@ -22,6 +22,7 @@ def row(rank: int | None, name: str, group: int | None, **more: Any) -> dict[str
         "license": "MIT",
         "pretraining": ["imagenet-1k", "stanford-dogs"],
         "probability_of_best": 0.5 if rank else None,
+        "probability_of_top_k": 0.5 if rank else None,
         "probe_accuracy": accuracy if rank else None,
         "scores": scores if rank else {},
         "seconds": None,

@@ -1,10 +1,10 @@
 """Linear discriminant analysis with a shrunken covariance, leave-one-out.
 
-Legend: N images, D feature dimensions, C classes, K coordinates.
+Legend: N images, D feature dimensions, C classes, M principal axes, K coordinates.
 
 Leaving an image out moves its class mean and takes one rank-one term from the within-class scatter; by Sherman and
 Morrison all N discriminants follow from inner products in the metric of the whole scatter's inverse. Nothing is fitted
-more than once.
+more than once. The within-class scatter is the total one, diagonal in the principal axes, less a term of rank C.
 """
 
 from dataclasses import dataclass
@@ -22,6 +22,7 @@ _Array = NDArray[np.float64]
 
 _TIE = 1e-9  # log posteriors closer than this are equal: rounding must not decide
 _LEAST, _MOST = 1e-6, 1 - 1e-9  # intensities short of 0 and 1 keep the covariance, and its inverse's scale, finite
+_ENOUGH = 1e-4  # share of a difference in what it is taken from that leaves it twelve digits
 _NEGLIGIBLE = 1e-11  # share of the total scatter below which the within-class scatter is rounding noise
 
 
@@ -108,18 +109,29 @@ def ledoit_wolf(panel: Panel) -> Shrinkage:
     """
     n, dimensions = panel.num_images, panel.num_dimensions
     total = float(panel.squared_norms_N.sum())
-    within_KK = panel.within_scatter_KK
-    trace = float(np.trace(within_KK))
+    residual_ND = panel.class_sums_CD / panel.counts_C[:, None]
+    residual_ND = panel.centred_ND - residual_ND[panel.labels_N]
+    squares_N = np.vecdot(residual_ND, residual_ND)
+    trace = float(squares_N.sum())
     if trace <= _NEGLIGIBLE * total:
         return Shrinkage(_MOST, _NEGLIGIBLE * total / (n * dimensions) or 1.0)
-    means_CK = panel.coordinate_sums_CK / panel.counts_C[:, None]
-    squares_N = np.einsum("nk,nk->n", *[panel.coordinates_NK - means_CK[panel.labels_N]] * 2)
-    energy = float(np.einsum("kl,kl->", within_KK, within_KK)) / n**2
+    energy = _within_energy(panel) / n**2
     variance = trace / (n * dimensions)
     distance = energy - dimensions * variance**2
     noise = (float((squares_N**2).sum()) / n - energy) / n
     intensity = 1.0 if noise >= distance else noise / distance
     return Shrinkage(min(max(intensity, _LEAST), _MOST), variance)
+
+
+def _within_energy(panel: Panel) -> float:
+    """Return the sum of the squared entries of the within-class scatter."""
+    scaled_CD = panel.class_sums_CD / np.sqrt(panel.counts_C)[:, None]
+    between_CC, along_NC = scaled_CD @ scaled_CD.T, panel.centred_ND @ scaled_CD.T
+    total = float(panel.gram_energy_N.sum())
+    energy = total - 2 * float(np.square(along_NC).sum()) + float(np.square(between_CC).sum())
+    if energy > _ENOUGH * total:
+        return energy
+    return float(np.square(panel.within_scatter_KK).sum())
 
 
 def _log_posteriors(panel: Panel) -> _Array:
@@ -144,22 +156,52 @@ def _squared_distances(panel: Panel) -> _Array:
     shrinkage = ledoit_wolf(panel)
     factor = (n - 1) / (1 - shrinkage.intensity)
     penalty = max(shrinkage.intensity * shrinkage.variance * factor, _NEGLIGIBLE * float(panel.squared_norms_N.sum()))
-    within_KK = panel.within_scatter_KK
-    lower_KK = cholesky(within_KK + penalty * np.eye(len(within_KK)), lower=True)
-    whitened_KN = solve_triangular(lower_KK, panel.coordinates_NK.T, lower=True)
-    means_KC = (whitened_KN @ panel.one_hot_NC) / n_C
-
     # Differences first: an image close to its class mean must not lose its distance to rounding.
-    own_KN = whitened_KN - means_KC[:, labels_N]
-    leverage_N = np.einsum("kn,kn->n", own_KN, own_KN)
-    between_CC = means_KC.T @ means_KC
+    leverage_N, along_NC, between_CC = _by_total_scatter(panel, penalty) or _by_within_scatter(panel, penalty)
     apart_CC = np.diag(between_CC)[:, None] + np.diag(between_CC) - 2 * between_CC
-    along_NC = own_KN.T @ means_KC
     towards_NC = along_NC[images_N, labels_N][:, None] - along_NC  # z P (m_c - m_k)
     distance_NC = np.maximum(leverage_N[:, None] + 2 * towards_NC + apart_CC[labels_N], 0.0)
     own_n_N = n_C[labels_N]
     growth_N = np.divide(own_n_N, own_n_N - 1, out=np.zeros(n), where=own_n_N > 1)
-    kept_N = np.maximum(1 - growth_N * leverage_N, penalty / (penalty + float(np.trace(within_KK))) * 1e-3)
+    kept_N = np.maximum(1 - growth_N * leverage_N, penalty / (penalty + trace) * 1e-3)
     distance_NC += (growth_N / kept_N)[:, None] * (leverage_N[:, None] + towards_NC) ** 2
     distance_NC[images_N, labels_N] = growth_N**2 * leverage_N / kept_N
     return np.asarray(factor * distance_NC)
+
+
+def _by_total_scatter(panel: Panel, penalty: float) -> tuple[_Array, _Array, _Array] | None:
+    """Return inner products in the metric of the penalised within-class scatter's inverse; None if digits were lost.
+
+    With z an image minus the mean m of its class: (z P z' (N), z P m' (N x C), m P m' (C x C)). P follows by Woodbury's
+    identity from the spectrum of the total scatter.
+    """
+    if panel.num_classes > len(panel.spectrum[0]) // 2:
+        return None
+    n_C, inverse_M = panel.counts_C, 1 / (panel.spectrum[0] + penalty)
+    means_CM = (panel.one_hot_NC.T @ panel.principal_NM) / n_C[:, None]
+    weighted_CM = means_CM * inverse_M
+    between_CC = weighted_CM @ means_CM.T
+    root_C = np.sqrt(n_C)
+    values_C, vectors_CC = np.linalg.eigh(np.eye(len(n_C)) - root_C[:, None] * between_CC * root_C)
+    if values_C[0] < _ENOUGH:
+        return None
+    lifts_CC = root_C[:, None] * vectors_CC / np.sqrt(values_C)
+    own_NM = panel.principal_NM - means_CM[panel.labels_N]
+    along_NC = own_NM @ weighted_CM.T
+    leverage_N = np.square(own_NM, out=own_NM) @ inverse_M
+    lifted_NC, lifted_CC = along_NC @ lifts_CC, between_CC @ lifts_CC
+    return (
+        leverage_N + np.vecdot(lifted_NC, lifted_NC),
+        along_NC + lifted_NC @ lifted_CC.T,
+        between_CC + lifted_CC @ lifted_CC.T,
+    )
+
+
+def _by_within_scatter(panel: Panel, penalty: float) -> tuple[_Array, _Array, _Array]:
+    """Return the same from a Cholesky factor of the within-class scatter."""
+    within_KK = panel.within_scatter_KK
+    lower_KK = cholesky(within_KK + penalty * np.eye(len(within_KK)), lower=True)
+    whitened_KN = solve_triangular(lower_KK, panel.coordinates_NK.T, lower=True)
+    means_KC = (whitened_KN @ panel.one_hot_NC) / panel.counts_C
+    own_KN = whitened_KN - means_KC[:, panel.labels_N]
+    return np.einsum("kn,kn->n", own_KN, own_KN), own_KN.T @ means_KC, means_KC.T @ means_KC

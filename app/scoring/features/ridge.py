@@ -1,22 +1,21 @@
 """Ridge regression of the classes on the features, judged on images left out.
 
-Legend: N images, D feature dimensions, C classes, M rows of the smaller of Gram and scatter matrix.
+Legend: N images, C classes, M axes of the features, S penalties.
 
 The centred one-hot labels are fitted by x W with penalty |W|^2. With H the hat matrix (mean included) the residual of
-an image that was left out is its residual divided by 1 - H_ii, so nothing is fitted more than once. All penalties share
-one tridiagonal form; only the chosen one needs an inverse.
+an image that was left out is its residual divided by 1 - H_ii, so nothing is fitted more than once. In the principal
+axes of the features a penalty only scales each axis.
 """
 
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.lapack import dpotrf, dpotri
 
 from app.domain.errors import EvaluationFailed
 from app.domain.ranking import accuracy_stderr
 from app.scoring.contract import Result
+from app.scoring.features.label_axes import LabelAxes, label_axes
 from app.scoring.panel import Panel
 
 _Array = NDArray[np.float64]
@@ -24,26 +23,7 @@ _Array = NDArray[np.float64]
 # Penalties relative to the largest eigenvalue of the scatter matrix, four a decade. Weaker ones are rounding noise.
 RELATIVE_PENALTIES = tuple(10.0 ** (power / 4) for power in range(8, -33, -1))
 _TIE = 1e-9  # predictions closer than this are equal: rounding must not decide
-
-
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    """The fit of the penalty with the smallest generalised cross-validation error.
-
-    Attributes:
-        ratio: that error over the error of always predicting the class shares.
-        residual_NC: labels minus fit.
-        kept_N: 1 - H_ii.
-        influence_N: of minus ``ratio``.
-    """
-
-    ratio: float
-    residual_NC: _Array
-    kept_N: _Array
-    influence_N: _Array
-
-
-_FITS: WeakKeyDictionary[Panel, _Fit] = WeakKeyDictionary()
+_LEAST_KEPT = 1e-15  # of 1 - H_ii, so that rounding never divides by zero
 
 
 def ridge_gcv(panel: Panel) -> Result:
@@ -56,8 +36,23 @@ def ridge_gcv(panel: Panel) -> Result:
     """
     if panel.constant:
         return Result(value=0.0, warnings=("constant_features",))
-    fit = _fit(panel)
-    return Result(value=1.0 - fit.ratio, influence_N=fit.influence_N)
+    n, axes = panel.num_images, label_axes(panel)
+    fit = _best_fit(axes)
+    variance_N = np.square(axes.labels_NC).sum(axis=1)
+    variance = float(variance_N.sum())
+    scale = ((n - 1) / fit.freedom) ** 2 / variance
+    ratio = fit.rss * scale
+
+    # As weights, W and the inverse of the penalised scatter matrix P: RSS = J - penalty dJ / dpenalty with J the
+    # minimised loss, whose derivative by an image's weight is its squared residual; degrees of freedom likewise from
+    # log det. ``second`` is penalty x P^2 x', ``slope`` the residual's derivative by penalty.
+    bend_M = axes.values_M / (axes.values_M + fit.penalty) ** 2
+    slope_NC = axes.combined(bend_M[:, None] * axes.projected_MC)
+    second_N = fit.penalty * axes.squares(bend_M[:, None])[:, 0]
+    residual_NC = fit.residual_NC()
+    rss_N = (residual_NC * (residual_NC - 2 * fit.penalty * slope_NC)).sum(axis=1)
+    rising_N = rss_N * scale + ratio * (2 / (n - 1) - variance_N / variance - 2 * (1 - second_N) / fit.freedom)
+    return Result(value=1.0 - ratio, influence_N=-rising_N)
 
 
 def ridge_loo(panel: Panel) -> Result:
@@ -81,8 +76,8 @@ def ridge_loo(panel: Panel) -> Result:
         n = panel.num_images
         residual_NC, kept_N = panel.one_hot_NC - panel.counts_C / n, np.full(n, 1 - 1 / n)
     else:
-        fit = _fit(panel)
-        residual_NC, kept_N = fit.residual_NC, fit.kept_N
+        fit = _best_fit(label_axes(panel))
+        residual_NC, kept_N = fit.residual_NC(), fit.kept_N()
     prediction_NC = panel.one_hot_NC - residual_NC / kept_N[:, None]
     leading_NC = prediction_NC > prediction_NC.max(axis=1, keepdims=True) - _TIE
     predicted_N = np.where((leading_NC.sum(axis=1) == 1) & held_out_N, prediction_NC.argmax(axis=1), -1)
@@ -99,73 +94,45 @@ def ridge_loo(panel: Panel) -> Result:
     )
 
 
-def _fit(panel: Panel) -> _Fit:
-    if panel not in _FITS:
-        _FITS[panel] = _fit_anew(panel)
-    return _FITS[panel]
+@dataclass(frozen=True)
+class _Fit:
+    """The fit with one penalty.
+
+    Attributes:
+        rss: sum of squared residuals.
+        freedom: n - tr H.
+    """
+
+    axes: LabelAxes
+    penalty: float
+    rss: float
+    freedom: float
+
+    def residual_NC(self) -> _Array:
+        """Return labels minus fit."""
+        axes = self.axes
+        left_M1 = (self.penalty / (axes.values_M + self.penalty))[:, None]
+        if axes.complete:
+            return axes.combined(left_M1 * axes.projected_MC)
+        return axes.labels_NC - axes.combined((1 - left_M1) * axes.projected_MC)
+
+    def kept_N(self) -> _Array:
+        """Return 1 - H_ii."""
+        axes = self.axes
+        left_M1 = (self.penalty / (axes.values_M + self.penalty))[:, None]
+        n = len(axes.labels_NC)
+        kept_N1 = axes.squares(left_M1) if axes.complete else 1 - 1 / n - axes.squares(1 - left_M1)
+        return np.maximum(kept_N1[:, 0], _LEAST_KEPT)
 
 
-def _fit_anew(panel: Panel) -> _Fit:
-    n = panel.num_images
-    labels_NC = panel.one_hot_NC - panel.counts_C / n
-    variance = float((labels_NC**2).sum())
-    penalty, rss, freedom = _best_penalty(panel, labels_NC, variance)
-    ratio = rss / variance * ((n - 1) / freedom) ** 2
-
-    # As weights, W and the inverse of the penalised scatter matrix P: RSS = J - penalty dJ / dpenalty with J the
-    # minimised loss, whose derivative by an image's weight is its squared residual; degrees of freedom likewise from
-    # log det. ``leverage`` is x P x', ``second`` is penalty x P^2 x', ``slope`` the residual's derivative by penalty.
-    if panel.gram_is_full:
-        # The centred Gram matrix maps ones to zero: lifted, that direction costs the others no digits.
-        lift = panel.centred_tridiagonal.largest
-        inverse_NN = _inverse(panel.gram_rows(0, n) + lift / n, penalty)
-        solved_NC = inverse_NN @ labels_NC
-        residual_NC = penalty * solved_NC
-        slope_NC = solved_NC - penalty * (inverse_NN @ solved_NC)
-        diagonal_N = np.diagonal(inverse_NN)
-        kept_N = penalty * (diagonal_N - 1 / (n * (penalty + lift)))
-        squares_N = np.einsum("nm,nm->n", inverse_NN, inverse_NN) - 1 / (n * (penalty + lift) ** 2)
-        second_N = kept_N - penalty**2 * squares_N
-    else:
-        projected_ND = panel.centred_ND @ _inverse(panel.scatter_MM, penalty)
-        weights_DC = projected_ND.T @ labels_NC
-        residual_NC = labels_NC - panel.centred_ND @ weights_DC
-        slope_NC = projected_ND @ weights_DC
-        kept_N = 1 - 1 / n - np.einsum("nd,nd->n", projected_ND, panel.centred_ND)
-        second_N = penalty * np.einsum("nd,nd->n", projected_ND, projected_ND)
-    rss_N = (residual_NC**2).sum(axis=1) - 2 * penalty * (residual_NC * slope_NC).sum(axis=1)
-    variance_N = (labels_NC**2).sum(axis=1)
-    rising_N = rss_N / variance * ((n - 1) / freedom) ** 2 + ratio * (
-        2 / (n - 1) - variance_N / variance - 2 * (1 - second_N) / freedom
-    )
-    # The smallest 1 - H_ii that the penalty allows, so that rounding never divides by zero.
-    return _Fit(ratio, residual_NC, np.maximum(kept_N, 1e-15), -rising_N)
-
-
-def _best_penalty(panel: Panel, labels_NC: _Array, variance: float) -> tuple[float, float, float]:
-    """Return (penalty, residual sum of squares, n - tr H) where GCV is smallest."""
-    n, form = panel.num_images, panel.centred_tridiagonal
-    # Of the centred Gram matrix one eigenvalue is zero and belongs to the mean.
-    values_M = form.eigenvalues_M[1:] if panel.gram_is_full else form.eigenvalues_M
-    rotated_MC = form.rotate(labels_NC if panel.gram_is_full else panel.centred_ND.T @ labels_NC)
-    best, chosen = np.inf, (0.0, 0.0, 1.0)
-    for relative in RELATIVE_PENALTIES:
-        penalty = relative * form.largest
-        solved_MC = form.solve(penalty, rotated_MC)
-        squares = float(np.einsum("mc,mc->", solved_MC, solved_MC))
-        if panel.gram_is_full:
-            rss = penalty**2 * squares
-        else:
-            explained = float(np.einsum("mc,mc->", rotated_MC, solved_MC))
-            rss = max(variance - explained - penalty * squares, 0.0)
-        freedom = float((penalty / (values_M + penalty)).sum()) + (n - 1 - len(values_M))
-        if rss / freedom**2 < best * (1 - 1e-12):
-            best, chosen = rss / freedom**2, (penalty, rss, freedom)
-    return chosen
-
-
-def _inverse(matrix_MM: _Array, penalty: float) -> _Array:
-    shifted_MM = matrix_MM + penalty * np.eye(len(matrix_MM))
-    inverse_MM, _ = dpotri(dpotrf(shifted_MM, lower=1)[0], lower=1)
-    lower_MM = np.tril(inverse_MM)
-    return np.asarray(lower_MM + np.tril(lower_MM, -1).T)
+def _best_fit(axes: LabelAxes) -> _Fit:
+    """Return the fit of the penalty with the smallest generalised cross-validation error."""
+    n, values_M = len(axes.labels_NC), axes.values_M
+    penalties_S = np.array(RELATIVE_PENALTIES) * values_M[0]
+    left_SM = penalties_S[:, None] / (values_M + penalties_S[:, None])
+    rss_S = left_SM**2 @ np.square(axes.projected_MC).sum(axis=1) + axes.outside_C.sum()
+    # The centred features have no more than n - 1 axes.
+    freedom_S = left_SM[:, : n - 1].sum(axis=1) + max(n - 1 - len(values_M), 0)
+    error_S = rss_S / freedom_S**2
+    best = int(np.argmax(error_S <= error_S.min() * (1 + 1e-12)))  # the strongest of those that rounding tells apart
+    return _Fit(axes, float(penalties_S[best]), float(rss_S[best]), float(freedom_S[best]))
