@@ -1,4 +1,3 @@
-# ruff: noqa: N802 (properties that return arrays carry their shape, as all arrays do)
 """One model's features of one data set, and the quantities that several scores need.
 
 Legend: N images, D feature dimensions, C classes, M = min(N, D), K <= M coordinates, B images of a block, Z source
@@ -22,7 +21,6 @@ from app.scoring.inputs import (
     checked_source_classes,
     checked_units,
 )
-from app.scoring.tridiagonal import Tridiagonal
 
 _Matrix = NDArray[np.float64]
 
@@ -179,22 +177,6 @@ class Panel:
         """Centred features in the coordinates of their principal axes: an exact rotation to M dimensions."""
         values_M, vectors_MM = self.spectrum
         return _frozen(vectors_MM * np.sqrt(values_M) if self.wide else self.centred_ND @ vectors_MM)
-
-    @cached_property
-    def centred_tridiagonal(self) -> Tridiagonal:
-        """The centred Gram matrix where ``gram_is_full``, else the scatter matrix."""
-        return Tridiagonal(self.gram_rows(0, self.num_images) if self.gram_is_full else self.scatter_MM)
-
-    @property
-    def gram_is_full(self) -> bool:
-        """Whether there are dimensions enough to fit any labels exactly: N - 1 <= D."""
-        return bool(self.num_images <= self.num_dimensions + 1)
-
-    @cached_property
-    def uncentred_tridiagonal(self) -> Tridiagonal:
-        """The smaller of the Gram and scatter matrices of the features as they are."""
-        features_ND = self.features_ND
-        return Tridiagonal(features_ND @ features_ND.T if self.wide else features_ND.T @ features_ND)
 
     @cached_property
     def coordinates_NK(self) -> _Matrix:

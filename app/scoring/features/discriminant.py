@@ -109,9 +109,8 @@ def ledoit_wolf(panel: Panel) -> Shrinkage:
     """
     n, dimensions = panel.num_images, panel.num_dimensions
     total = float(panel.squared_norms_N.sum())
-    residual_ND = panel.class_sums_CD / panel.counts_C[:, None]
-    residual_ND = panel.centred_ND - residual_ND[panel.labels_N]
-    squares_N = np.vecdot(residual_ND, residual_ND)
+    residual_ND = panel.centred_ND - (panel.class_sums_CD / panel.counts_C[:, None])[panel.labels_N]
+    squares_N = np.einsum("nd,nd->n", residual_ND, residual_ND)
     trace = float(squares_N.sum())
     if trace <= _NEGLIGIBLE * total:
         return Shrinkage(_MOST, _NEGLIGIBLE * total / (n * dimensions) or 1.0)
@@ -156,14 +155,14 @@ def _squared_distances(panel: Panel) -> _Array:
     shrinkage = ledoit_wolf(panel)
     factor = (n - 1) / (1 - shrinkage.intensity)
     penalty = max(shrinkage.intensity * shrinkage.variance * factor, _NEGLIGIBLE * float(panel.squared_norms_N.sum()))
-    # Differences first: an image close to its class mean must not lose its distance to rounding.
     leverage_N, along_NC, between_CC = _by_total_scatter(panel, penalty) or _by_within_scatter(panel, penalty)
     apart_CC = np.diag(between_CC)[:, None] + np.diag(between_CC) - 2 * between_CC
     towards_NC = along_NC[images_N, labels_N][:, None] - along_NC  # z P (m_c - m_k)
     distance_NC = np.maximum(leverage_N[:, None] + 2 * towards_NC + apart_CC[labels_N], 0.0)
     own_n_N = n_C[labels_N]
     growth_N = np.divide(own_n_N, own_n_N - 1, out=np.zeros(n), where=own_n_N > 1)
-    kept_N = np.maximum(1 - growth_N * leverage_N, penalty / (penalty + trace) * 1e-3)
+    within = shrinkage.variance * n * panel.num_dimensions
+    kept_N = np.maximum(1 - growth_N * leverage_N, penalty / (penalty + within) * 1e-3)
     distance_NC += (growth_N / kept_N)[:, None] * (leverage_N[:, None] + towards_NC) ** 2
     distance_NC[images_N, labels_N] = growth_N**2 * leverage_N / kept_N
     return np.asarray(factor * distance_NC)
@@ -175,7 +174,7 @@ def _by_total_scatter(panel: Panel, penalty: float) -> tuple[_Array, _Array, _Ar
     With z an image minus the mean m of its class: (z P z' (N), z P m' (N x C), m P m' (C x C)). P follows by Woodbury's
     identity from the spectrum of the total scatter.
     """
-    if panel.num_classes > len(panel.spectrum[0]) // 2:
+    if panel.num_classes > min(panel.num_images, panel.num_dimensions) // 2:
         return None
     n_C, inverse_M = panel.counts_C, 1 / (panel.spectrum[0] + penalty)
     means_CM = (panel.one_hot_NC.T @ panel.principal_NM) / n_C[:, None]
@@ -186,12 +185,13 @@ def _by_total_scatter(panel: Panel, penalty: float) -> tuple[_Array, _Array, _Ar
     if values_C[0] < _ENOUGH:
         return None
     lifts_CC = root_C[:, None] * vectors_CC / np.sqrt(values_C)
+    # Differences first: an image close to its class mean must not lose its distance to rounding.
     own_NM = panel.principal_NM - means_CM[panel.labels_N]
     along_NC = own_NM @ weighted_CM.T
     leverage_N = np.square(own_NM, out=own_NM) @ inverse_M
     lifted_NC, lifted_CC = along_NC @ lifts_CC, between_CC @ lifts_CC
     return (
-        leverage_N + np.vecdot(lifted_NC, lifted_NC),
+        leverage_N + np.einsum("nc,nc->n", lifted_NC, lifted_NC),
         along_NC + lifted_NC @ lifted_CC.T,
         between_CC + lifted_CC @ lifted_CC.T,
     )

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from app.scoring import Panel, compute, measure
 from app.scoring.features.ridge import RELATIVE_PENALTIES
-from app.scoring.tridiagonal import Tridiagonal
 
 
 def noisy(seed, images, dimensions, classes, signal=0.5):
@@ -113,16 +112,3 @@ def test_shuffled_labels_share_the_panel():
     other = np.roll(labels_N, 1)
     measure("ridge_gcv", panel)
     assert measure("ridge_gcv", panel.with_labels(other)).value == compute("ridge_gcv", features_ND, other).value
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 10])
-def test_tridiagonal_systems(size):
-    random = np.random.default_rng(size)
-    half = random.normal(size=(size, size))
-    matrix, right = half @ half.T, random.normal(size=(size, 3))
-    form = Tridiagonal(matrix)
-    rotated = form.rotate(right)
-    expected = right.T @ np.linalg.solve(matrix + 0.3 * np.eye(size), right)
-    assert rotated.T @ form.solve(0.3, rotated) == pytest.approx(expected, rel=1e-10)
-    assert form.rotated_identity() == pytest.approx(form.rotate(np.eye(size)), abs=1e-13)
-    assert form.eigenvalues_M == pytest.approx(np.linalg.eigvalsh(matrix), abs=1e-12)
