@@ -2,19 +2,18 @@
 
 import dataclasses
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.Image import Image
 from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
 from app.domain.errors import EvaluationFailed
 from app.domain.interruption import Interrupted
 from app.domain.model_spec import ModelSpec
+from app.domain.states import EvaluationState
 from app.ingest.shard import iter_images
 from app.scoring import Panel, Result, Score, find, measure, nulls
 from app.scoring.inputs import FACTS
@@ -23,18 +22,17 @@ from app.scoring.registry import RANKED_BY, to_measure
 from app.storage import leases
 from app.storage.leases import Lease, LeaseLost
 from app.storage.purge import delete_unreferenced
-from app.storage.repositories.selections import begin
+from app.storage.repositories.selections import begin, is_spent
 from app.storage.tables import Dataset, Evaluation, Model, Selection
 from workers.explanation import explanation
-from workers.extract.features import Extraction, extract
+from workers.extract.features import Extraction
+from workers.extract.reuse import features_of
 from workers.feature_cache import (
     CacheKey,
     ScoredModel,
-    load_extraction,
     load_scores,
     load_units,
     store_explanation,
-    store_extraction,
     store_scores,
     store_units,
 )
@@ -42,8 +40,6 @@ from workers.images import EvaluatedImages, choose_images
 from workers.lease import HeldLease
 from workers.near_duplicates import near_duplicate_units
 from workers.runtime import Runtime
-from workers.zoo.network import load_network
-from workers.zoo.sources import cached_weights
 
 _SMALL_MATRIX = 2_000_000
 _PERMUTATIONS = 5
@@ -55,62 +51,71 @@ class Task:
 
     Attributes:
         facts: what is known of the model without images, for the priors.
-        scores: names of the scores that are asked for.
+        scores: names of the scores to compute.
+        key: of all images that are evaluated, or of those of this look of a race.
+        earlier: the keys of the looks before this one.
+        is_last: whether these are all images.
+        before: seconds that earlier looks took.
     """
 
     dataset_digest: str
     spec: ModelSpec
     facts: dict[str, float]
     scores: tuple[str, ...]
+    key: CacheKey
+    earlier: tuple[CacheKey, ...]
+    is_last: bool
+    before: float
 
 
 def evaluate(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
-    """Evaluate one model on one data set and store its scores.
+    """Evaluate one model on one data set, or on one more subset of it, and store its scores.
 
     Raises:
         EvaluationFailed: the model cannot be evaluated on this data set.
-        Interrupted: the worker is to stop.
+        Interrupted: the worker is to stop, or the selection's budget is spent.
         LeaseLost: nothing was stored but what is cached.
     """
     started = time.perf_counter()
-    task = _begin(runtime, lease)
-    key = CacheKey(task.dataset_digest, task.spec.digest, runtime.settings.max_images)
+    task = _begin(runtime, lease, held)
+    key = task.key
     try:
         scored = load_scores(runtime.objects, key)
         cached = scored is not None and set(task.scores) <= set(scored.scores)
         if scored is None or not cached:
-            scored = _measure(runtime, task, key, held, scored)
-        seconds = scored.seconds | {"total": round(time.perf_counter() - started, 3)}
+            scored = _measure(runtime, task, held, scored)
+        images = scored.images["evaluated"]
         result = {
             "scores": {name: scored.scores[name] for name in task.scores},
-            "seconds": seconds,
+            "seconds": scored.seconds | {"total": round(task.before + time.perf_counter() - started, 3)},
             "cached": cached,
-            "cache_key": dataclasses.asdict(key),
+            "cache_keys": [dataclasses.asdict(one) for one in (*task.earlier, key)],
+            "images": images,
             "explanation": key.explanation,
         }
-        total = scored.images["evaluated"]
-        progress = {"stage": "cached" if cached else "done", "done": total, "total": total}
         with runtime.database.write() as session:
-            leases.finish(session, lease, result=result, progress=progress)
+            if task.is_last:
+                progress = {"stage": "cached" if cached else "done", "done": images, "total": images}
+                leases.finish(session, lease, result=result, progress=progress)
+            else:
+                look = len(task.earlier) + 1
+                leases.finish(session, lease, result=result, state=EvaluationState.WAITING, look=look, progress=None)
     except (Interrupted, LeaseLost):
         # The selection may have been cancelled and its data set deleted while features were being stored.
         delete_unreferenced(runtime.database, runtime.objects, task.dataset_digest)
         raise
 
 
-def _measure(runtime: Runtime, task: Task, key: CacheKey, held: HeldLease, known: ScoredModel | None) -> ScoredModel:
+def _measure(runtime: Runtime, task: Task, held: HeldLease, known: ScoredModel | None) -> ScoredModel:
     """Compute the scores that are not known yet; the network runs only when its features were not kept."""
+    key = task.key
     with runtime.objects.as_file(f"datasets/{task.dataset_digest}.parquet") as shard:
-        images = choose_images(shard, runtime.settings.max_images)
-        rows = images.rows_E.tolist()
+        images = choose_images(shard, key.max_images)
         units_E = load_units(runtime.objects, key)
         if units_E is None:
-            units_E = near_duplicate_units(iter_images(shard, rows))
+            units_E = near_duplicate_units(iter_images(shard, images.rows_E.tolist()))
             store_units(runtime.objects, key, units_E)
-        extraction = load_extraction(runtime.objects, key)
-        if extraction is None:
-            extraction = _extract(runtime, task.spec, iter_images(shard, rows), len(rows), held)
-            store_extraction(runtime.objects, key, extraction)
+        extraction = features_of(runtime, task.spec, shard, images.rows_E, key, task.earlier, held)
     # Threads that share a small matrix product mostly wait for each other: one is up to eight times as fast.
     threads = 1 if extraction.features_ND.size < _SMALL_MATRIX else None
     with threadpool_limits(threads, user_api="blas"):
@@ -120,28 +125,33 @@ def _measure(runtime: Runtime, task: Task, key: CacheKey, held: HeldLease, known
     return scored
 
 
-def _begin(runtime: Runtime, lease: Lease) -> Task:
+def _begin(runtime: Runtime, lease: Lease, held: HeldLease) -> Task:
     with runtime.database.write() as session:
         evaluation = session.get_one(Evaluation, lease.id)
         begin(session, evaluation.selection_id)
+        if is_spent(session, evaluation.selection_id):
+            held.over_budget.set()
+            raise Interrupted(f"Selection {evaluation.selection_id} has spent its budget.")
         selection = session.get_one(Selection, evaluation.selection_id)
         dataset = session.get_one(Dataset, selection.dataset_id)
         facts = session.get_one(Model, evaluation.model_id).facts
     assert dataset.digest is not None
     assert facts is not None  # only ready data sets and active models come into a selection
+    spec = ModelSpec.from_dict(facts["resolved"])
     known = {name: float(facts[name]) for name in FACTS if facts.get(name) is not None}
-    return Task(dataset.digest, ModelSpec.from_dict(facts["resolved"]), known, to_measure(selection.scores))
-
-
-def _extract(runtime: Runtime, spec: ModelSpec, frames: Iterator[Image], total: int, held: HeldLease) -> Extraction:
-    held.report("loading", 0, total)
-    network = load_network(spec, cached_weights(spec.source, runtime.settings.weights), runtime.device)
-    return extract(
-        network,
-        frames,
-        batch_size=runtime.settings.batch_size,
-        on_progress=lambda done: held.report("extracting", done, total),
-        should_stop=held.should_stop,
+    looks, before = selection.looks or [], evaluation.result or {}
+    is_last = evaluation.look + 1 >= len(looks)
+    max_images = runtime.settings.max_images if is_last else looks[evaluation.look]
+    return Task(
+        dataset_digest=dataset.digest,
+        spec=spec,
+        facts=known,
+        # Before the last look only what the race is run by is asked for.
+        scores=to_measure(selection.scores) if is_last else (RANKED_BY,),
+        key=CacheKey(dataset.digest, spec.digest, max_images),
+        earlier=tuple(CacheKey(**key) for key in before.get("cache_keys", [])),
+        is_last=is_last,
+        before=before.get("seconds", {}).get("total", 0.0),
     )
 
 

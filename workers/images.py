@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.domain.sampling import stratified_sample
+from app.domain.subsets import evaluated_split
 from app.ingest.shard import read_labels, read_paths
 
 
@@ -30,23 +31,12 @@ class EvaluatedImages:
 
 
 def choose_images(shard: Path, max_images: int) -> EvaluatedImages:
-    """Choose the training split, else the validation split, else all images; of too many, a class-balanced sample.
-
-    A test split beside another one stays unseen: a ranking that has seen it would make the user's later test look
-    better than it is.
-    """
+    """Choose the images of the split that is looked at; of too many, a class-balanced sample (nested)."""
     labels_N, _, splits = read_labels(shard)
-    split = _chosen_split(set(splits))
+    split = evaluated_split(set(splits))
     rows_E = np.flatnonzero([split in (None, name) for name in splits])
     if len(rows_E) > max_images:
         paths = read_paths(shard)
         keys = [hashlib.sha256(paths[row].encode()).hexdigest() for row in rows_E]
         rows_E = rows_E[stratified_sample(labels_N[rows_E], keys, max_images)]
     return EvaluatedImages(rows_E, labels_N[rows_E], len(labels_N), split)
-
-
-def _chosen_split(splits: set[str]) -> str | None:
-    """Return the split to look at; None, for all images, where there is only one."""
-    if len(splits) == 1:
-        return None
-    return "train" if "train" in splits else "validation"

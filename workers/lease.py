@@ -8,10 +8,11 @@ from typing import Self
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from app.storage import leases
 from app.storage.leases import EVALUATION, Lease, LeaseLost
-from app.storage.repositories.selections import touch
+from app.storage.repositories.selections import is_spent, stop_for_budget, touch
 from app.storage.tables import Evaluation
 from workers.runtime import Runtime
 
@@ -25,18 +26,27 @@ _EXIT_CODE = 75
 class HeldLease:
     """A context in which a job is this worker's.
 
-    ``should_stop`` turns true when the lease was lost, the job was cancelled, or the process is to end. Work that does
-    not stop within ten seconds after a lost lease would hold the GPU for nothing: the process then exits, and the
-    supervisor starts a fresh one.
+    ``should_stop`` turns true when the lease was lost, the job was cancelled, the selection's budget is spent, or the
+    process is to end. Work that does not stop within ten seconds after a lost lease would hold the GPU for nothing: the
+    process then exits, and the supervisor starts a fresh one.
+
+    The time that an evaluation is held is charged to its selection.
+
+    Attributes:
+        lost: the lease is another's, or the job was cancelled.
+        over_budget: the selection's worker time is spent.
     """
 
     def __init__(self, runtime: Runtime, lease: Lease) -> None:
         """Watch over ``lease``; the watch begins with the context."""
         self.lost = threading.Event()
+        self.over_budget = threading.Event()
         self._runtime = runtime
         self._lease = lease
         self._seconds = runtime.settings.lease_seconds
         self._progress: dict[str, object] | None = None
+        self._charged_at = time.monotonic()
+        self._has_budget = False
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._watch, name=f"lease-{lease.id}", daemon=True)
 
@@ -49,10 +59,17 @@ class HeldLease:
     ) -> None:
         self._left.set()
         self._thread.join()
+        if self._lease.kind is EVALUATION:
+            try:
+                with self._runtime.database.write() as session:
+                    self._charge(session)
+                self._stop_others_if_spent()
+            except SQLAlchemyError as error:
+                log.warning("lease.charge_failed", job=self._lease.id, error=str(error))
 
     def should_stop(self) -> bool:
         """Tell whether the work must end; asked between batches."""
-        return self.lost.is_set() or self._runtime.stopping.is_set()
+        return self.lost.is_set() or self.over_budget.is_set() or self._runtime.stopping.is_set()
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Note how far the work has come; users see it within a second."""
@@ -63,7 +80,7 @@ class HeldLease:
         reported: dict[str, object] | None = None
         while not self._left.wait(min(_REPORT_EVERY_SECONDS, self._seconds / 4)):
             progress = self._progress
-            is_due = time.monotonic() - renewed_at > self._seconds / 4
+            is_due = self._has_budget or time.monotonic() - renewed_at > self._seconds / 4
             if progress == reported and not is_due:
                 continue
             try:
@@ -84,8 +101,28 @@ class HeldLease:
         with self._runtime.database.write() as session:
             leases.renew(session, self._lease, seconds=self._seconds, progress=progress)
             if self._lease.kind is EVALUATION:
-                evaluation = session.get_one(Evaluation, self._lease.id)
-                touch(session, evaluation.selection_id)
+                self._charge(session)
+        self._stop_others_if_spent()
+
+    def _charge(self, session: Session) -> None:
+        """Add the time since the last charge to what the selection has spent."""
+        evaluation = session.get(Evaluation, self._lease.id)
+        if evaluation is None:
+            return  # deleted with its data set
+        now = time.monotonic()
+        touch(session, evaluation.selection_id, spent_seconds=now - self._charged_at)
+        self._charged_at = now
+        spent = is_spent(session, evaluation.selection_id)
+        self._has_budget = spent is not None
+        if spent:
+            self.over_budget.set()
+
+    def _stop_others_if_spent(self) -> None:
+        if self.over_budget.is_set():
+            with self._runtime.database.write() as session:
+                evaluation = session.get(Evaluation, self._lease.id)
+                if evaluation is not None:
+                    stop_for_budget(session, evaluation.selection_id)
 
     def _stop_or_exit(self) -> None:
         self.lost.set()

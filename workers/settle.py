@@ -1,81 +1,114 @@
-"""From the evaluations that have ended to a ranking, after every one of them."""
+"""From what is known of the evaluations of a selection to a ranking, whenever more is known; and a race's next look."""
 
 import dataclasses
 from typing import Any
 
 import structlog
 
-from app.domain.ranking import Candidate, Ranking, rank, wilson_interval
+from app.domain.racing import Look, eliminated, rank_race
+from app.domain.ranking import Ranking, wilson_interval
 from app.domain.states import EVALUATION_TERMINAL, EvaluationState
 from app.scoring import Score, find
 from app.scoring.registry import RANKED_BY, to_measure
 from app.scoring.zoo_relative import combine
 from app.storage.repositories import selections
-from app.storage.repositories.selections import evaluations_of
+from app.storage.repositories.selections import NextLook, evaluations_of, is_spent, stop_for_budget
 from app.storage.tables import Evaluation, Model, Selection
-from workers.feature_cache import CacheKey, ScoredModel, load_scores
 from workers.runtime import Runtime
+from workers.standing import Standing, standings
 
 log = structlog.get_logger()
 
 LEVEL = 0.9
 REPLICATES = 1000
+TOP_K = 3
 
 
 def settle(runtime: Runtime, selection_id: str) -> None:
-    """Rank what is known of a selection; with its last evaluation, end it.
+    """Rank what is known of a selection; begin the next look of a race; with its last evaluation, end it.
 
-    Safe at any time and in any number: a ranking of more ended evaluations replaces one of fewer, and nothing else.
+    Safe at any time and in any number: a ranking that knows more replaces one that knows less, and nothing else.
     """
-    with runtime.database.read() as session:
-        selection = session.get_one(Selection, selection_id)
-        evaluations = [pair for pair in evaluations_of(session, selection_id) if pair[0].state in EVALUATION_TERMINAL]
-    if len(evaluations) <= selection.ranked:
+    selection, evaluations = _read(runtime, selection_id)
+    known = sum(one.look + (one.state in EVALUATION_TERMINAL) for one, _ in evaluations)
+    if known <= selection.ranked:
         return
-    done = [(evaluation, model) for evaluation, model in evaluations if evaluation.state == EvaluationState.DONE]
-    ranking = (
-        _rank(runtime, done, selection.scores)
-        if done
-        else {"verdict": None, "models": {}, "stability": None, "evidence": {}}
-    )
-    if len(evaluations) < selection.evaluations and done:
-        ranking["verdict"] = f"So far, with {len(done)} of {selection.evaluations} models: {ranking['verdict']}"
-    error = None if done else _nothing_ranked(evaluations)
+    ended = all(one.state in EVALUATION_TERMINAL for one, _ in evaluations)
+    standing = standings(runtime.objects, evaluations)
+    next_look = None
+    if not ended and not any(one.state in (EvaluationState.QUEUED, EvaluationState.RUNNING) for one, _ in evaluations):
+        next_look = NextLook(frozenset(_eliminated(selection, standing)))
+        standing = [one.dropped() if one.evaluation.id in next_look.eliminated else one for one in standing]
+    ranking = _rank(selection, standing)
+    ranking["verdict"] = _in_context(ranking["verdict"], selection, evaluations, standing, ended=ended)
     with runtime.database.write() as session:
-        is_news = selections.settle(session, selection_id, ranked=len(evaluations), ranking=ranking, error=error)
-    if is_news:
-        log.info("selection.ranked", selection=selection_id, ended=len(evaluations), of=selection.evaluations)
-
-
-def _rank(runtime: Runtime, done: list[tuple[Evaluation, Model]], asked: list[str]) -> dict[str, Any]:
-    scored: list[ScoredModel] = []
-    candidates = []
-    for evaluation, model in done:
-        assert evaluation.result is not None
-        assert model.facts is not None
-        answers = load_scores(runtime.objects, CacheKey(**evaluation.result["cache_key"]))
-        if answers is None:
-            raise FileNotFoundError(f"the scores of evaluation {evaluation.id} are not in the object store")
-        scored.append(answers)
-        candidates.append(
-            Candidate(id=model.id, name=model.name, parameters=model.facts["parameters"], correct_N=answers.correct_E)
+        is_news = selections.settle(
+            session,
+            selection_id,
+            ranked=known + len(next_look.eliminated if next_look else ()),
+            ranking=ranking,
+            ended=ended,
+            error=None if standing else _nothing_ranked(selection, evaluations),
+            next_look=next_look,
         )
-    held_out_E = scored[0].held_out_E
-    ranking = rank(
-        candidates,
-        scored[0].labels_E,
+    if is_news:
+        told = {"ranked": len(standing), "of": selection.evaluations, "ended": ended}
+        log.info("selection.ranked", selection=selection_id, **told)
+
+
+def _read(runtime: Runtime, selection_id: str) -> tuple[Selection, list[tuple[Evaluation, Model]]]:
+    with runtime.database.write() as session:
+        if is_spent(session, selection_id):
+            stop_for_budget(session, selection_id)
+    with runtime.database.read() as session:
+        return session.get_one(Selection, selection_id), evaluations_of(session, selection_id)
+
+
+def _eliminated(selection: Selection, standing: list[Standing]) -> list[str]:
+    """Return the evaluations that a look drops from a race."""
+    racing = [one for one in standing if one.evaluation.state == EvaluationState.WAITING]
+    if selection.race is None or not racing:
+        return []
+    assert selection.looks is not None
+    scored = racing[0].scored
+    dropped = eliminated(
+        [one.candidate for one in racing],
+        scored.labels_E,
+        keep=selection.race["keep"],
+        error_probability=selection.race["error_probability"],
+        number_of_looks=len(selection.looks) - 1,
+        units_N=scored.units_E,
         replicates=REPLICATES,
-        level=LEVEL,
-        held_out_N=held_out_E,
-        units_N=scored[0].units_E,
     )
-    result = _as_dict(ranking, scored, int(held_out_E.sum()), asked)
-    by_model = {candidate.id: one.scores for candidate, one in zip(candidates, scored, strict=True)}
-    for name in asked:
+    return [one.evaluation.id for one in racing if one.candidate.id in dropped]
+
+
+def _rank(selection: Selection, standing: list[Standing]) -> dict[str, Any]:
+    if not standing:
+        return {"verdict": None, "models": {}, "stability": None, "evidence": {}}
+    racing = [one for one in standing if not one.is_dropped]
+    dropped = [one for one in standing if one.is_dropped]
+    latest_first = sorted({one.look for one in dropped}, reverse=True)
+    groups = [racing] + [[one for one in dropped if one.look == look] for look in latest_first]
+    keep = selection.race["keep"] if selection.race else TOP_K
+    ranking = rank_race([_look(group) for group in groups if group], keep=keep, level=LEVEL, replicates=REPLICATES)
+    result = _as_dict(ranking, selection, standing)
+    by_model = {one.candidate.id: one.scored.scores for one in racing}
+    for name in selection.scores:
         if find(name).zoo_relative:
             for model_id, value in _relative(find(name), by_model).items():
                 result["models"][model_id]["relative_scores"][name] = value
     return result
+
+
+def _look(group: list[Standing]) -> Look:
+    scored = group[0].scored
+    return Look(
+        candidates=[one.candidate for one in group],
+        labels_N=scored.labels_E,
+        held_out_N=scored.held_out_E,
+        units_N=scored.units_E,
+    )
 
 
 def _relative(score: Score, by_model: dict[str, dict[str, Any]]) -> dict[str, float]:
@@ -92,14 +125,21 @@ def _relative(score: Score, by_model: dict[str, dict[str, Any]]) -> dict[str, fl
     return dict(zip(complete, combine(score, values), strict=True))
 
 
-def _as_dict(ranking: Ranking, scored: list[ScoredModel], held_out: int, asked: list[str]) -> dict[str, Any]:
+def _as_dict(ranking: Ranking, selection: Selection, standing: list[Standing]) -> dict[str, Any]:
+    by_id = {one.candidate.id: one for one in standing}
     warnings = {
-        code for one in scored for name in to_measure(asked) for code in one.scores.get(name, {}).get("warnings", [])
+        code
+        for one in standing
+        for name in to_measure(selection.scores)
+        for code in one.scored.scores.get(name, {}).get("warnings", [])
     }
     places = {}
     for place in ranking.models:
+        scored = by_id[place.id].scored
+        held_out = int(scored.held_out_E.sum())
         values = dataclasses.asdict(place)
         values["relative_scores"] = {}
+        values["images"] = scored.images["evaluated"]
         values["probe_accuracy"] = {
             "mean": place.accuracy,
             "interval": wilson_interval(round(place.accuracy * held_out), held_out, LEVEL),
@@ -107,6 +147,7 @@ def _as_dict(ranking: Ranking, scored: list[ScoredModel], held_out: int, asked: 
             "origin": "cross-validated linear probe on frozen features",
         }
         places[place.id] = values
+    first = by_id[ranking.models[0].id].scored
     return {
         "verdict": ranking.verdict,
         "stability": dataclasses.asdict(ranking.stability) if ranking.stability else None,
@@ -117,14 +158,48 @@ def _as_dict(ranking: Ranking, scored: list[ScoredModel], held_out: int, asked: 
             "method": ranking.method,
             "level": LEVEL,
             "top_k": ranking.top_k,
-            "images": scored[0].images | {"held_out": held_out},
+            "images": first.images | {"held_out": int(first.held_out_E.sum())},
+            "race": None if selection.race is None else selection.race | {"looks": selection.looks},
             "warnings": sorted(warnings),
         },
     }
 
 
-def _nothing_ranked(evaluations: list[tuple[Evaluation, Model]]) -> dict[str, str | None]:
-    first = evaluations[0][0].error or {}
+def _in_context(
+    verdict: str | None,
+    selection: Selection,
+    evaluations: list[tuple[Evaluation, Model]],
+    standing: list[Standing],
+    *,
+    ended: bool,
+) -> str | None:
+    """Return a verdict that says what it does not rest on yet, or never will."""
+    if verdict is None:
+        return None
+    seen = max(one.scored.images["evaluated"] for one in standing)
+    all_images = selection.looks[-1] if selection.looks else seen
+    models = f"{len(standing)} of {selection.evaluations} models" if len(standing) < selection.evaluations else ""
+    images = f"{seen} of {all_images} images" if seen < all_images else ""
+    so_far = " on ".join(part for part in (models, images) if part)
+    if any(one.state == EvaluationState.OVER_BUDGET for one, _ in evaluations) and ended:
+        budget = f"{selection.budget_seconds:g} worker-seconds"
+        return f"The budget of {budget} ended with {so_far or 'all models'}: {verdict}"
+    if not ended and so_far:
+        return f"So far, with {so_far}: {verdict}"
+    return verdict
+
+
+def _nothing_ranked(selection: Selection, evaluations: list[tuple[Evaluation, Model]]) -> dict[str, str | None]:
+    first = next((one.error for one, _ in evaluations if one.error), {})
+    if any(one.state == EvaluationState.OVER_BUDGET for one, _ in evaluations):
+        images = selection.looks[0] if selection.looks else 0
+        return {
+            "code": "budget_too_small",
+            "message": f"The budget of {selection.budget_seconds:g} worker-seconds ended before a model had seen "
+            f"{images} images.",
+            "param": "budget.worker_seconds",
+            "hint": "Raise it: the first model of a worker also has to be loaded.",
+        }
     return {
         "code": "all_models_failed",
         "message": f"None of the {len(evaluations)} models could be evaluated; the first one's error: "

@@ -6,6 +6,7 @@ Every task is safe to run twice, late, or not at all: a job that is not open is 
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
@@ -14,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.bell import task_name
 from app.domain.errors import EvaluationFailed, ForetuneError
 from app.domain.interruption import Interrupted
+from app.domain.states import EvaluationState
 from app.logs import configure_logs
 from app.storage import leases
 from app.storage.leases import JobKind, Lease, LeaseLost
@@ -73,9 +75,7 @@ def _do(kind: JobKind, job_id: str, work: Work) -> bool:
         try:
             work(parts, lease, held)
         except Interrupted:
-            log.info("job.given_back")
-            with parts.database.write() as session:
-                leases.give_back(session, lease)
+            _put_down(parts, lease, held)
         except LeaseLost:
             log.warning("job.lost")
         except ForetuneError as error:
@@ -87,6 +87,18 @@ def _do(kind: JobKind, job_id: str, work: Work) -> bool:
         else:
             log.info("job.done")
     return True
+
+
+def _put_down(parts: Runtime, lease: Lease, held: HeldLease) -> None:
+    """End an interrupted job if its budget is spent, else leave it to another worker."""
+    with parts.database.write() as session:
+        if held.over_budget.is_set():
+            log.info("job.over_budget")
+            with suppress(LeaseLost):  # cancelled meanwhile: it has ended
+                leases.finish(session, lease, state=EvaluationState.OVER_BUDGET)
+        else:
+            log.info("job.given_back")
+            leases.give_back(session, lease)
 
 
 def _fail(parts: Runtime, lease: Lease, error: ForetuneError) -> None:

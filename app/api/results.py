@@ -60,6 +60,7 @@ class RankedModel(BaseModel):
     probability_of_best: float | None
     probability_of_top_k: float | None = Field(description="Of being among the first `evidence.top_k`.")
     probe_accuracy: Estimate | None
+    images: int | None = Field(description="How many images the model's place rests on.")
     scores: dict[str, ScoreView]
     seconds: dict[str, float] | None
     cached: bool | None
@@ -140,6 +141,7 @@ def _row(selection: Selection, evaluation: Evaluation, model: Model) -> RankedMo
         probability_of_best=place.get("probability_of_best"),
         probability_of_top_k=place.get("probability_of_top_k"),
         probe_accuracy=Estimate(**place["probe_accuracy"]) if "probe_accuracy" in place else None,
+        images=place.get("images"),
         scores={name: ScoreView(**score) for name, score in shown.items()},
         seconds=result.get("seconds"),
         cached=result.get("cached"),

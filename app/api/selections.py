@@ -26,6 +26,21 @@ from app.storage.tables import Model, Selection
 router = APIRouter(tags=["selections"])
 
 
+class Race(StrictModel):
+    """Compare models on growing subsets of the images, and drop those that surely cannot win any more."""
+
+    keep: int = Field(default=3, ge=1, le=1000, description="How many of the first models the race is for.")
+    error_probability: float = Field(
+        default=0.05, gt=0, le=0.5, description="Of dropping, by the luck of the subsets, one of the true first `keep`."
+    )
+
+
+class Budget(StrictModel):
+    """How much may be spent; what is known when it is spent is the result."""
+
+    worker_seconds: float = Field(ge=1, le=1e9, description="Seconds that workers hold models of this selection.")
+
+
 class SelectionRequest(StrictModel):
     """Which data set to rank the zoo on."""
 
@@ -37,6 +52,10 @@ class SelectionRequest(StrictModel):
         default=None,
         description="Scores to compute; by default a dozen of every kind. The order is by linear_probe in any case.",
     )
+    race: Race | None = Field(
+        default=None, description="Without it, every model is evaluated on all images; `{}` takes the defaults."
+    )
+    budget: Budget | None = Field(default=None, description="Without it, the selection takes what it takes.")
     name: Name | None = None
 
 
@@ -46,7 +65,10 @@ class Counts(BaseModel):
     total: int
     queued: int = 0
     running: int = 0
+    waiting: int = Field(default=0, description="In a race: seen on a subset; the others are to see it, too.")
     done: int = 0
+    eliminated: int = Field(default=0, description="Dropped from a race.")
+    over_budget: int = Field(default=0, description="Stopped because the budget was spent.")
     failed: int = 0
     cancelled: int = 0
     cached: int = 0
@@ -70,6 +92,12 @@ class SelectionProgress(BaseModel):
     current: list[Current]
 
 
+class RaceView(Race):
+    """A race, and the numbers of images it looks at."""
+
+    looks: list[int]
+
+
 class SelectionView(BaseModel):
     """A selection as users see it; the ranking is at `links.results`."""
 
@@ -81,6 +109,9 @@ class SelectionView(BaseModel):
     revision: int
     progress: SelectionProgress
     scores: list[str]
+    race: RaceView | None
+    budget: Budget | None
+    worker_seconds: float = Field(description="Spent so far.")
     verdict: str | None
     stability: dict[str, Any] | None
     created_at: datetime
@@ -101,8 +132,11 @@ def view(row: Selection, evaluations: list[EvaluationProgress]) -> SelectionView
         dataset=row.dataset_id,
         status=row.state,
         revision=row.revision,
-        progress=_progress(evaluations),
+        progress=_progress(evaluations, row.looks or []),
         scores=row.scores,
+        race=RaceView(**row.race, looks=row.looks or []) if row.race else None,
+        budget=Budget(worker_seconds=row.budget_seconds) if row.budget_seconds else None,
+        worker_seconds=round(row.spent_seconds, 3),
         verdict=ranking.get("verdict"),
         stability=ranking.get("stability"),
         created_at=row.created_at,
@@ -146,7 +180,7 @@ def create_selection(
         keys = IdempotencyKeys(session, caller.tenant)
         answered = keys.begin(idempotency_key, fingerprint) if idempotency_key else None
         if answered is None:
-            row = _create(session, caller, request)
+            row = _create(session, caller, request, service.settings.max_images)
             evaluation_ids = [evaluation.id for evaluation in progress_of(session, [row.id])[row.id]]
             answered = 202, read_view(session, row).model_dump(mode="json")
             if idempotency_key:
@@ -162,10 +196,18 @@ def create_selection(
     return answered[1]
 
 
-def _create(session: Session, caller: Caller, request: SelectionRequest) -> Selection:
+def _create(session: Session, caller: Caller, request: SelectionRequest, max_images: int) -> Selection:
     scores = [find(name).name for name in request.scores or DEFAULT_SCORES]
     models = _models(Models(session), request)
-    return Selections(session, caller.tenant).create(request.dataset, models, list(dict.fromkeys(scores)), request.name)
+    return Selections(session, caller.tenant).create(
+        request.dataset,
+        models,
+        list(dict.fromkeys(scores)),
+        request.name,
+        race=request.race.model_dump() if request.race else None,
+        budget_seconds=request.budget.worker_seconds if request.budget else None,
+        max_images=max_images,
+    )
 
 
 def _models(zoo: Models, request: SelectionRequest) -> list[Model]:
@@ -185,18 +227,29 @@ def _models(zoo: Models, request: SelectionRequest) -> list[Model]:
     return models
 
 
-def _progress(evaluations: list[EvaluationProgress]) -> SelectionProgress:
+def _progress(evaluations: list[EvaluationProgress], looks: list[int]) -> SelectionProgress:
     counts = Counter(evaluation.state for evaluation in evaluations)
     running = [evaluation for evaluation in evaluations if evaluation.state == EvaluationState.RUNNING]
     current = [Current(model=e.model_id, name=e.name, **e.progress) for e in running if e.progress]
-    ended = sum(counts[state] for state in EVALUATION_TERMINAL)
-    partly = sum(one.done / max(one.total, 1) for one in current)
     cached = sum(bool(e.progress and e.progress.get("stage") == "cached") for e in evaluations)
     return SelectionProgress(
         models=Counts(total=len(evaluations), cached=cached, **counts),
-        fraction=round((ended + partly) / max(len(evaluations), 1), 4),
+        fraction=round(sum(_share_done(e, looks) for e in evaluations) / max(len(evaluations), 1), 4),
         current=current,
     )
+
+
+def _share_done(evaluation: EvaluationProgress, looks: list[int]) -> float:
+    """Return how much of its work an evaluation has behind it; that of a look is the images it adds."""
+    if evaluation.state in EVALUATION_TERMINAL:
+        return 1.0
+    behind = looks[evaluation.look - 1] / looks[-1] if evaluation.look else 0.0
+    after = looks[evaluation.look] / looks[-1] if looks else 1.0
+    if evaluation.state == EvaluationState.RUNNING and evaluation.progress:
+        progress = evaluation.progress
+        seen = {"loading": 0.0, "scoring": 1.0}.get(progress["stage"], progress["done"] / max(progress["total"], 1))
+        return max(behind, float(seen) * after)
+    return behind
 
 
 @router.get("/v1/selections", summary="List selections, newest first", responses=responses(401, 403, 422))

@@ -91,8 +91,12 @@ def follow_selection(terminal: Terminal, client: Foretune, selection_id: str) ->
 
 def _show(bar: Bar, selection: Selection) -> None:
     counts = selection.progress.models
-    ended = counts.done + counts.failed + counts.cancelled
+    ended = counts.done + counts.failed + counts.cancelled + counts.eliminated + counts.over_budget
     told = [f"{ended} of {counts.total} models"]
+    if counts.eliminated:
+        told.append(f"{counts.eliminated} dropped")
+    if counts.over_budget:
+        told.append(f"{counts.over_budget} stopped by the budget")
     if counts.cached:
         told.append(f"{counts.cached} from the cache")
     if counts.failed:

@@ -19,6 +19,12 @@ def select(
     dataset: DatasetName,
     model: Annotated[list[str] | None, typer.Option(help="Id or name; again for more. By default all.")] = None,
     score: Annotated[list[str] | None, typer.Option(help="Score to compute; again for more. By default 12.")] = None,
+    race: Annotated[bool, typer.Option("--race", help="Drop models early that surely cannot be the best.")] = False,
+    keep: Annotated[int | None, typer.Option(help="With --race: how many of the first to keep. By default 3.")] = None,
+    error: Annotated[
+        float | None, typer.Option(help="With --race: probability of dropping one of these. By default 0.05.")
+    ] = None,
+    budget: Annotated[float | None, typer.Option(metavar="SECONDS", help="Worker time that may be spent.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for people; by default the data set's.")] = None,
     no_wait: NoWait = False,
     as_json: AsJson = False,
@@ -31,7 +37,11 @@ def select(
         dataset_id = find_dataset(client, dataset).id
         if not no_wait and not model:
             follow_checks(terminal, client)
-        selection = client.selections.create(dataset_id, models=model, scores=score, name=name)
+        rules = {"keep": keep, "error_probability": error}
+        asked = {rule: value for rule, value in rules.items() if value is not None}
+        selection = client.selections.create(
+            dataset_id, models=model, scores=score, race=asked or race, budget_seconds=budget, name=name
+        )
         if no_wait:
             terminal.answer(selection, selection.id)
             terminal.note(f"Follow it: foretune watch {selection.id}")

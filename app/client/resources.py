@@ -124,7 +124,10 @@ class ModelCounts(Resource):
     total: int
     queued: int = 0
     running: int = 0
+    waiting: int = 0
     done: int = 0
+    eliminated: int = 0
+    over_budget: int = 0
     failed: int = 0
     cancelled: int = 0
     cached: int = 0
@@ -148,6 +151,20 @@ class SelectionProgress(Resource):
     current: tuple[CurrentModel, ...]
 
 
+class Race(Resource):
+    """A race: models that are surely not among the first ``keep`` are dropped, at the latest look before all images."""
+
+    keep: int
+    error_probability: float
+    looks: tuple[int, ...]
+
+
+class Budget(Resource):
+    """What a selection may spend."""
+
+    worker_seconds: float
+
+
 class Selection(Job):
     """A ranking that is asked for."""
 
@@ -155,6 +172,9 @@ class Selection(Job):
     dataset: str
     progress: SelectionProgress
     scores: tuple[str, ...]
+    race: Race | None = None
+    budget: Budget | None = None
+    worker_seconds: float = 0.0
     verdict: str | None
 
 
@@ -199,6 +219,7 @@ class RankedModel(Resource):
     probability_of_best: float | None
     probability_of_top_k: float | None
     probe_accuracy: Estimate | None
+    images: int | None = None
     scores: dict[str, Score]
     seconds: dict[str, float] | None
     cached: bool | None

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from app.client.connection import Connection, may_pass, segment
 from app.client.errors import ApiError, ServiceUnreachable
@@ -27,6 +27,8 @@ class Selections:
         *,
         models: Sequence[str] | None = None,
         scores: Sequence[str] | None = None,
+        race: bool | Mapping[str, float] = False,
+        budget_seconds: float | None = None,
         name: str | None = None,
     ) -> Selection:
         """Ask for a ranking of models on a data set that is ready.
@@ -35,6 +37,9 @@ class Selections:
             dataset_id: the data set.
             models: ids or names of active models; by default every active one.
             scores: scores to compute; by default a dozen of every kind. The order is by the linear probe in any case.
+            race: look at growing subsets of the images, and drop models that surely cannot be among the first any
+                more: ``keep`` (3), how many of the first, and ``error_probability`` (0.05), of dropping one of those.
+            budget_seconds: of worker time; the ranking is then of what was known when it was spent.
             name: for people; by default the data set's.
 
         Raises:
@@ -44,6 +49,8 @@ class Selections:
             "dataset": dataset_id,
             "models": list(models) if models else None,
             "scores": list(scores) if scores else None,
+            "race": None if race is False else {} if race is True else dict(race),
+            "budget": {"worker_seconds": budget_seconds} if budget_seconds is not None else None,
             "name": name,
         }
         response = self._connection.send(

@@ -111,6 +111,7 @@ def rank(
     held_out_N: NDArray[np.bool_] | None = None,
     units_N: ArrayLike | None = None,
     top_k: int = 3,
+    dropped: int = 0,
 ) -> Ranking:
     """Rank candidates by accuracy on the same images.
 
@@ -123,6 +124,7 @@ def rank(
         held_out_N: images that were predicted at all; by default those of classes with at least two images.
         units_N: images with the same number are near-duplicates and drawn together; by default each stands alone.
         top_k: for ``probability_of_top_k``; no more than there are candidates.
+        dropped: models that left a race before these images were seen; the verdict counts them.
 
     Raises:
         ValueError: answers and labels differ in number, no image is held out, or an argument is out of range.
@@ -170,13 +172,13 @@ def rank(
     )
     majority = float(np.bincount(labels_H).max() / images)
     chance = binomial_tail(int(right_J[0] * _INDEPENDENT_SHARE), math.ceil(images * _INDEPENDENT_SHARE), majority)
-    signal = len(ordered) * chance <= SIGNAL_LEVEL
+    signal = (len(ordered) + dropped) * chance <= SIGNAL_LEVEL
     tied = [candidate for candidate, group in zip(ordered, groups, strict=True) if group == 1]
     return Ranking(
         models=ranked,
         stability=Stability(top1_probability=ranked[0].probability_of_best, tie_group_size=len(tied)),
         signal=signal,
-        verdict=_verdict(ranked, tied, majority, signal=signal),
+        verdict=_verdict(ranked, tied, majority, signal=signal, dropped=dropped),
         top_k=top_k,
         method=(
             f"{replicates} bootstrap resamples of the {images} held-out images{_units_in_words(class_G, images)}, "
@@ -293,20 +295,27 @@ def wilson_interval(right: int, total: int, level: float) -> tuple[float, float]
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _verdict(ranked: Sequence[Ranked], tied: Sequence[Candidate], majority: float, *, signal: bool) -> str:
+def _verdict(
+    ranked: Sequence[Ranked], tied: Sequence[Candidate], majority: float, *, signal: bool, dropped: int
+) -> str:
     best = ranked[0]
     if not signal:
         return (
             "No signal: no model predicts these labels reliably better than always answering the largest class would "
             f"({majority:.1%} of the images)."
         )
+    if len(ranked) == 1 and dropped:
+        return (
+            f"{best.name} is the best of {1 + dropped} models: it gets {best.accuracy:.1%} of the held-out images "
+            "right; the others were dropped on fewer images."
+        )
     if len(ranked) == 1:
         return f"Only one model was evaluated: {best.name} gets {best.accuracy:.1%} of the held-out images right."
     if len(tied) == 1:
         lead = 100 * (best.accuracy - ranked[1].accuracy)
         return (
-            f"{best.name} is the best of {len(ranked)} models: it gets {best.accuracy:.1%} of the held-out images "
-            f"right, {lead:.1f} points more than {ranked[1].name}, the next one."
+            f"{best.name} is the best of {len(ranked) + dropped} models: it gets {best.accuracy:.1%} of the held-out "
+            f"images right, {lead:.1f} points more than {ranked[1].name}, the next one."
         )
     smallest = min(tied, key=lambda candidate: candidate.parameters)  # of equal sizes the better one: tied is ordered
     if len({candidate.parameters for candidate in tied}) == 1:

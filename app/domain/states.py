@@ -3,7 +3,8 @@
     dataset     receiving -> received -> preparing -> ready | rejected;   any -> deleting -> deleted
     model       pending -> checking -> active | rejected;   active <-> disabled
     selection   queued -> running -> done | failed | cancelled
-    evaluation  queued -> running -> done | failed | cancelled;   running -> queued when a lease expired
+    evaluation  queued -> running -> done | failed | cancelled | over_budget;   running -> queued when a lease expired;
+                in a race also running -> waiting -> queued | eliminated
 
 A job waits in its open state, is held in its held state by one worker with a lease, and ends in a terminal one.
 """
@@ -49,9 +50,15 @@ class EvaluationState(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    WAITING = "waiting"
+    """Seen on one subset of a race; goes on once the other models were, too."""
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    ELIMINATED = "eliminated"
+    """Dropped from a race: enough other models are surely better."""
+    OVER_BUDGET = "over_budget"
+    """The selection's worker time was spent before this model had seen all images."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,15 @@ EVALUATION_JOB = JobStates(
     EvaluationState.QUEUED, EvaluationState.RUNNING, EvaluationState.DONE, EvaluationState.FAILED
 )
 
-EVALUATION_TERMINAL = frozenset({EvaluationState.DONE, EvaluationState.FAILED, EvaluationState.CANCELLED})
+EVALUATION_TERMINAL = frozenset(
+    {
+        EvaluationState.DONE,
+        EvaluationState.FAILED,
+        EvaluationState.CANCELLED,
+        EvaluationState.ELIMINATED,
+        EvaluationState.OVER_BUDGET,
+    }
+)
 DATASET_GONE = frozenset({DatasetState.DELETING, DatasetState.DELETED})
 DATASET_TERMINAL = frozenset({DatasetState.READY, DatasetState.REJECTED}) | DATASET_GONE
 MODEL_TERMINAL = frozenset({ModelState.ACTIVE, ModelState.REJECTED, ModelState.DISABLED})

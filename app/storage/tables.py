@@ -56,6 +56,7 @@ class Base(DeclarativeBase):
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         Json: JSON,
         list[str]: JSON,
+        list[int]: JSON,
         list[Json]: JSON,
         datetime: UtcDateTime,
         str: String,
@@ -164,7 +165,11 @@ class Model(Leased, Base):
 
 
 class Selection(Base):
-    """The question which model to fine-tune on one data set, and its ranking."""
+    """The question which model to fine-tune on one data set, and its ranking.
+
+    ``race`` and ``looks`` are those of ``app.domain.racing``; without them each model sees all images at once.
+    ``ranked`` counts what the ranking knows: evaluations that ended, and looks before the last that did.
+    """
 
     __tablename__ = "selections"
 
@@ -178,6 +183,10 @@ class Selection(Base):
     ranking: Mapped[Json | None]
     evaluations: Mapped[int]
     ranked: Mapped[int] = mapped_column(default=0)
+    race: Mapped[Json | None]
+    looks: Mapped[list[int] | None]
+    budget_seconds: Mapped[float | None] = mapped_column(Float)
+    spent_seconds: Mapped[float] = mapped_column(Float, default=0.0)
     error: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
@@ -191,7 +200,7 @@ class Selection(Base):
 
 
 class Evaluation(Leased, Base):
-    """One model on one data set, for one selection."""
+    """One model on one data set, for one selection; ``look`` counts the looks of a race that it has behind it."""
 
     __tablename__ = "evaluations"
 
@@ -199,6 +208,7 @@ class Evaluation(Leased, Base):
     selection_id: Mapped[str] = mapped_column(ForeignKey("selections.id", ondelete="CASCADE"))
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
     state: Mapped[str] = mapped_column(default=EvaluationState.QUEUED)
+    look: Mapped[int] = mapped_column(default=0)
     result: Mapped[Json | None]
 
     __table_args__ = (

@@ -10,7 +10,7 @@ from app.domain.errors import EvaluationFailed
 from app.storage import leases
 from app.storage.leases import DATASET, EVALUATION, Lease
 from app.storage.repositories import selections
-from app.storage.tables import Dataset, Evaluation, Model
+from app.storage.tables import Dataset, Evaluation, Model, Selection
 from tests.fixtures.rows import add_model, add_ready_dataset
 from tests.fixtures.service import RunningService
 
@@ -100,4 +100,5 @@ class SelectionWork:
                 for place, name in enumerate(order)
             }
             ranking = {"verdict": f"{order[0]} leads.", "models": places, "stability": None, "evidence": {"level": 0.9}}
-            selections.settle(session, self.selection_id, ranked=ended, ranking=ranking)
+            everything = ended == session.get_one(Selection, self.selection_id).evaluations
+            selections.settle(session, self.selection_id, ranked=ended, ranking=ranking, ended=everything)

@@ -146,7 +146,7 @@ def test_a_ranking_is_printed_written_and_followed(served: Served, client: Foret
         ended = update(Evaluation).where(Evaluation.selection_id == selection_id)
         session.execute(ended.values(state="done", result=result))
         ranking = {"verdict": "Only one model was evaluated.", "models": {model_id: place}, "evidence": {"level": 0.9}}
-        assert settle(session, selection_id, ranked=1, ranking=ranking)
+        assert settle(session, selection_id, ranked=1, ranking=ranking, ended=True)
     watched = served.run("watch", selection_id)
     assert watched.code == 0, watched.err
     assert "Only one model was evaluated." in watched.out

@@ -53,7 +53,8 @@ def cancel(database: Database, selection_id: str) -> Selection:
 
 def rank(database: Database, selection_id: str, ranked: int, error: dict[str, str | None] | None = None) -> bool:
     with database.write() as session:
-        return settle(session, selection_id, ranked=ranked, ranking={"of": ranked}, error=error)
+        ended = ranked == session.get_one(Selection, selection_id).evaluations
+        return settle(session, selection_id, ranked=ranked, ranking={"of": ranked}, ended=ended, error=error)
 
 
 def claim(database: Database, evaluation_id: str) -> Lease:
@@ -266,7 +267,7 @@ class TestSettling:
                     elif step % 3 == 1:
                         touch(session, selection_id)
                     else:
-                        settle(session, selection_id, ranked=number, ranking={"of": number})
+                        settle(session, selection_id, ranked=number, ranking={"of": number}, ended=False)
                 seen.append(read(database, selection_id).revision)
             return seen
 

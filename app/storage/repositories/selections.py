@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import CursorResult, bindparam, func, select, update
+from sqlalchemy import CursorResult, bindparam, case, func, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.errors import Conflict, NotFound
@@ -16,9 +16,10 @@ from app.domain.states import (
     EvaluationState,
     SelectionState,
 )
+from app.domain.subsets import evaluated_split, looks
 from app.storage.repositories.datasets import Datasets
 from app.storage.repositories.paging import Page, page
-from app.storage.tables import Evaluation, Model, Selection, now
+from app.storage.tables import Dataset, Evaluation, Model, Selection, now
 
 # Built once: it is the statement of every poll, and building it takes longer than running it.
 _REVISION = select(Selection.revision, Selection.state).where(
@@ -34,8 +35,28 @@ class Selections:
         self._session = session
         self._tenant = tenant
 
-    def create(self, dataset_id: str, models: Sequence[Model], scores: list[str], name: str | None) -> Selection:
+    def create(
+        self,
+        dataset_id: str,
+        models: Sequence[Model],
+        scores: list[str],
+        name: str | None,
+        *,
+        race: dict[str, Any] | None = None,
+        budget_seconds: float | None = None,
+        max_images: int = 0,
+    ) -> Selection:
         """Add a selection with one evaluation for each model.
+
+        Args:
+            dataset_id: a data set that is ready.
+            models: to be compared.
+            scores: to be computed.
+            name: for people; by default the data set's.
+            race: ``keep`` and ``error_probability``; without it, no model is dropped.
+            budget_seconds: of worker time. With a race or a budget models are seen on growing subsets, one after the
+                other, so that there is always a ranking of all of them.
+            max_images: of the last subset.
 
         Raises:
             NotFound: ``dataset_not_found``.
@@ -62,6 +83,10 @@ class Selections:
             name=name or dataset.name,
             dataset_id=dataset_id,
             scores=scores,
+            race=race,
+            looks=_looks(dataset, max_images) if race or budget_seconds else None,
+            budget_seconds=budget_seconds,
+            spent_seconds=0.0,
             evaluations=len(models),
             revision=1,
             ranked=0,
@@ -102,8 +127,8 @@ class Selections:
     def cancel(self, selection_id: str) -> Selection:
         """End a selection and its open evaluations; one that has ended already stays as it is."""
         selection = self.get(selection_id)
-        # Evaluations before their selection, as workers do it: in the other order both could wait for each other.
         # An ended selection has no open ones.
+        _lock_evaluations(self._session, selection_id)
         self._session.execute(
             update(Evaluation)
             .where(Evaluation.selection_id == selection_id, Evaluation.state.not_in(EVALUATION_TERMINAL))
@@ -126,6 +151,13 @@ class Selections:
         return selection
 
 
+@dataclass(frozen=True)
+class NextLook:
+    """What becomes of the models of a race that wait: these evaluations are out, the others go on."""
+
+    eliminated: frozenset[str]
+
+
 def evaluations_of(session: Session, selection_id: str) -> list[tuple[Evaluation, Model]]:
     """Return every evaluation of a selection with its model, by the model's name."""
     query = select(Evaluation, Model).join(Model, Model.id == Evaluation.model_id)
@@ -139,6 +171,7 @@ class EvaluationProgress:
 
     id: str
     state: str
+    look: int
     progress: dict[str, Any] | None
     model_id: str
     name: str
@@ -147,11 +180,12 @@ class EvaluationProgress:
 def progress_of(session: Session, selection_ids: Sequence[str]) -> dict[str, list[EvaluationProgress]]:
     """Return where the evaluations of some selections stand, without their results."""
     table = Evaluation
-    query = select(table.selection_id, table.id, table.state, table.progress, Model.id.label("model_id"), Model.name)
+    columns = table.selection_id, table.id, table.state, table.look, table.progress
+    query = select(*columns, Model.id.label("model_id"), Model.name)
     query = query.join(Model, Model.id == table.model_id).where(table.selection_id.in_(selection_ids))
     found: dict[str, list[EvaluationProgress]] = {selection_id: [] for selection_id in selection_ids}
     for row in session.execute(query.order_by(Model.name)):
-        progress = EvaluationProgress(row.id, row.state, row.progress, row.model_id, row.name)
+        progress = EvaluationProgress(row.id, row.state, row.look, row.progress, row.model_id, row.name)
         found[row.selection_id].append(progress)
     return found
 
@@ -167,12 +201,32 @@ def begin(session: Session, selection_id: str) -> None:
     )
 
 
-def touch(session: Session, selection_id: str) -> None:
-    """Raise the revision of a selection, so that its watchers look again."""
+def touch(session: Session, selection_id: str, *, spent_seconds: float = 0.0) -> None:
+    """Raise the revision of a selection, so that its watchers look again, and add worker time that was spent on it."""
     session.execute(
         update(Selection)
         .where(Selection.id == selection_id, Selection.state.not_in(SELECTION_TERMINAL))
-        .values(revision=Selection.revision + 1)
+        .values(revision=Selection.revision + 1, spent_seconds=Selection.spent_seconds + spent_seconds)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def is_spent(session: Session, selection_id: str) -> bool | None:
+    """Tell whether a selection's budget of worker time is spent; None when it has none."""
+    row = session.execute(
+        select(Selection.budget_seconds, Selection.spent_seconds).where(Selection.id == selection_id)
+    ).one()
+    return None if row.budget_seconds is None else row.spent_seconds >= row.budget_seconds
+
+
+def stop_for_budget(session: Session, selection_id: str) -> None:
+    """End the evaluations that nobody works on; workers end those they hold."""
+    _lock_evaluations(session, selection_id)
+    idle = (EvaluationState.QUEUED, EvaluationState.WAITING)
+    session.execute(
+        update(Evaluation)
+        .where(Evaluation.selection_id == selection_id, Evaluation.state.in_(idle))
+        .values(state=EvaluationState.OVER_BUDGET, revision=Evaluation.revision + 1)
         .execution_options(synchronize_session=False)
     )
 
@@ -183,26 +237,31 @@ def settle(
     *,
     ranked: int,
     ranking: dict[str, Any],
+    ended: bool,
     error: dict[str, str | None] | None = None,
+    next_look: NextLook | None = None,
 ) -> bool:
-    """Store a ranking made from ``ranked`` ended evaluations; with the last one, the selection ends too.
+    """Store a ranking of what is known; it may end the selection, or begin the next look of a race.
 
-    Ended evaluations only ever grow in number and never change, so a ranking of more of them is the later one, and
-    two rankings of equally many are equal: comparing the counts is all that concurrent workers need.
+    Looks and ends of evaluations only ever grow in number and never change, so a ranking of more of them is the later
+    one, and two rankings of equally many are equal: comparing the counts is all that concurrent workers need.
 
     Args:
         session: a writing transaction.
         selection_id: the selection.
-        ranked: how many ended evaluations the ranking was made from.
+        ranked: how many looks and ends of evaluations the ranking knows of, those of ``next_look`` included.
         ranking: the ranking, as JSON-ready data.
-        error: why the selection fails, should these evaluations have been the last.
+        ended: whether every evaluation has ended.
+        error: why the selection fails, if it has ended.
+        next_look: what becomes of the models that wait.
 
     Returns:
         Whether this ranking was news.
     """
-    selection = session.scalars(select(Selection).where(Selection.id == selection_id)).one()
+    if next_look is not None:
+        _lock_evaluations(session, selection_id)
     values: dict[str, Any] = {"ranking": ranking, "ranked": ranked, "revision": Selection.revision + 1}
-    if ranked == selection.evaluations:
+    if ended:
         state = SelectionState.FAILED if error else SelectionState.DONE
         values |= {"state": state, "error": error, "finished_at": now()}
     stored = session.execute(
@@ -212,21 +271,55 @@ def settle(
         .execution_options(synchronize_session=False)
     )
     assert isinstance(stored, CursorResult)
-    return stored.rowcount == 1
+    is_news = stored.rowcount == 1
+    if is_news and next_look is not None:
+        _begin_look(session, selection_id, next_look)
+    return is_news
+
+
+def _lock_evaluations(session: Session, selection_id: str) -> None:
+    """Take the evaluations before their selection, and in one order, as everybody does who changes both.
+
+    In another order two transactions could wait for each other.
+    """
+    query = select(Evaluation.id).where(Evaluation.selection_id == selection_id)
+    session.execute(query.order_by(Evaluation.id).with_for_update()).all()
+
+
+def _begin_look(session: Session, selection_id: str, next_look: NextLook) -> None:
+    waiting = [Evaluation.selection_id == selection_id, Evaluation.state == EvaluationState.WAITING]
+    for chosen, state in (
+        (Evaluation.id.in_(next_look.eliminated), EvaluationState.ELIMINATED),
+        (Evaluation.id.not_in(next_look.eliminated), EvaluationState.QUEUED),
+    ):
+        session.execute(
+            update(Evaluation)
+            .where(*waiting, chosen)
+            .values(state=state, rung_at=None, revision=Evaluation.revision + 1)
+            .execution_options(synchronize_session=False)
+        )
 
 
 def unsettled(session: Session) -> list[str]:
-    """Return the ids of open selections with more ended evaluations than their ranking knows of."""
-    ended = (
-        select(func.count())
-        .where(Evaluation.selection_id == Selection.id, Evaluation.state.in_(EVALUATION_TERMINAL))
+    """Return the ids of open selections of which more is known than their ranking knows."""
+    has_ended = case((Evaluation.state.in_(EVALUATION_TERMINAL), 1), else_=0)
+    known = (
+        select(func.coalesce(func.sum(Evaluation.look + has_ended), 0))
+        .where(Evaluation.selection_id == Selection.id)
         .scalar_subquery()
     )
     return list(
         session.scalars(
-            select(Selection.id).where(Selection.state.not_in(SELECTION_TERMINAL), Selection.ranked < ended)
+            select(Selection.id).where(Selection.state.not_in(SELECTION_TERMINAL), Selection.ranked < known)
         )
     )
+
+
+def _looks(dataset: Dataset, max_images: int) -> list[int]:
+    report = dataset.report or {}
+    split = evaluated_split(report["splits"])
+    images = sum(number for name, number in report["splits"].items() if split in (None, name))
+    return list(looks(min(images, max_images), classes=len(report["classes"])))
 
 
 def _not_found(selection_id: str) -> NotFound:

@@ -5,17 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from app.domain.racing import eliminated, looks
+from app.domain.racing import eliminated
+from app.domain.subsets import looks
 from tests.unit.domain.test_ranking import answers, candidates
-
-
-def test_subsets_double_up_to_all_images():
-    assert looks(400) == (64, 128, 256, 400)
-    assert looks(5000) == (64, 128, 256, 512, 1024, 2048, 5000)
-    assert looks(96) == (96,)
-    assert looks(97) == (64, 97)
-    assert looks(10) == (10,)
-    assert looks(300, first=100) == (100, 300)
 
 
 def race(seed, abilities_J, images=400, classes=4, keep=1, error_probability=0.1):

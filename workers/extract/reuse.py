@@ -1,0 +1,97 @@
+"""Features of a subset of a data set's images: those that are kept are taken, and the network runs on the rest.
+
+Legend: N images of an extraction, E images that are asked for, P images before them, D features, Z source classes.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.model_spec import ModelSpec
+from app.ingest.shard import iter_images
+from workers.extract.features import Extraction, extract
+from workers.feature_cache import CacheKey, load_extraction, store_extraction
+from workers.images import choose_images
+from workers.lease import HeldLease
+from workers.runtime import Runtime
+from workers.zoo.network import load_network
+from workers.zoo.sources import cached_weights
+
+
+def features_of(
+    runtime: Runtime,
+    spec: ModelSpec,
+    shard: Path,
+    rows_E: NDArray[np.intp],
+    key: CacheKey,
+    earlier: tuple[CacheKey, ...],
+    held: HeldLease,
+) -> Extraction:
+    """Return the features of some images, and keep them under ``key``.
+
+    Args:
+        runtime: of this worker.
+        spec: of the model.
+        shard: the data set.
+        rows_E: the images, ascending: those that ``choose_images`` gives for ``key``.
+        key: names the extraction.
+        earlier: keys of subsets of these images, the smallest first. Once the larger one is kept, the last of them is
+            deleted.
+        held: told of the progress, and asked whether to stop.
+    """
+    kept = load_extraction(runtime.objects, key)
+    if kept is not None:
+        return kept
+    everything = CacheKey(key.dataset_digest, key.model_digest, runtime.settings.max_images)
+    whole = load_extraction(runtime.objects, everything)
+    if whole is not None:
+        all_rows_N = choose_images(shard, everything.max_images).rows_E
+        return _part(whole, np.searchsorted(all_rows_N, rows_E))
+    before = load_extraction(runtime.objects, earlier[-1]) if earlier else None
+    known_P = choose_images(shard, earlier[-1].max_images).rows_E if before else np.empty(0, np.intp)
+    new_rows = np.setdiff1d(rows_E, known_P).tolist()
+    held.report("loading", len(known_P), len(rows_E))
+    network = load_network(spec, cached_weights(spec.source, runtime.settings.weights), runtime.device)
+    extraction = extract(
+        network,
+        iter_images(shard, new_rows),
+        batch_size=runtime.settings.batch_size,
+        on_progress=lambda done: held.report("extracting", len(known_P) + done, len(rows_E)),
+        should_stop=held.should_stop,
+    )
+    if before is not None:
+        extraction = _merged(before, extraction, np.searchsorted(rows_E, known_P), len(rows_E))
+    store_extraction(runtime.objects, key, extraction)
+    if before is not None:
+        runtime.objects.delete(earlier[-1].extraction)
+    return extraction
+
+
+def _part(whole: Extraction, places_E: NDArray[np.intp]) -> Extraction:
+    logits_NZ = whole.logits_NZ
+    return Extraction(
+        features_ND=whole.features_ND[places_E],
+        logits_NZ=None if logits_NZ is None else logits_NZ[places_E],
+        seconds=whole.seconds,
+        batch_size=whole.batch_size,
+    )
+
+
+def _merged(before: Extraction, new: Extraction, places_P: NDArray[np.intp], images: int) -> Extraction:
+    """Return both extractions as one, ``before`` at its places among all images; seconds add up."""
+    is_known_E = np.zeros(images, dtype=bool)
+    is_known_E[places_P] = True
+
+    def together(known_PD: NDArray[np.float32], new_ND: NDArray[np.float32]) -> NDArray[np.float32]:
+        both_ED = np.empty((images, known_PD.shape[1]), known_PD.dtype)
+        both_ED[is_known_E], both_ED[~is_known_E] = known_PD, new_ND
+        return both_ED
+
+    has_head = before.logits_NZ is not None and new.logits_NZ is not None
+    return Extraction(
+        features_ND=together(before.features_ND, new.features_ND),
+        logits_NZ=together(before.logits_NZ, new.logits_NZ) if has_head else None,  # type: ignore[arg-type]
+        seconds={name: seconds + before.seconds.get(name, 0.0) for name, seconds in new.seconds.items()},
+        batch_size=new.batch_size,
+    )
