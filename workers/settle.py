@@ -176,6 +176,9 @@ def _in_context(
     """Return a verdict that says what it does not rest on yet, or never will."""
     if verdict is None:
         return None
+    dropped = sum(one.is_dropped for one in standing)
+    if dropped:
+        verdict += f" Of {selection.evaluations} models {dropped} left the race early."
     seen = max(one.scored.images["evaluated"] for one in standing)
     all_images = selection.looks[-1] if selection.looks else seen
     models = f"{len(standing)} of {selection.evaluations} models" if len(standing) < selection.evaluations else ""

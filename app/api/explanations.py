@@ -189,23 +189,30 @@ def _explanation(
 
 
 def _explained(names: list[str], own: dict[str, Any], other: dict[str, Any] | None) -> ExplainedClass:
-    images = own["held_out"]
-    accuracy = own["right"] / images if images else None
-    against = other["right"] / images if other and images else None
+    accuracy = _accuracy(own)
+    against = _accuracy(other) if other else None
     differs = False
-    if accuracy is not None and against is not None:
-        # Half an answer added each way keeps the error above zero where all answers are right, or all wrong.
-        shares = [(share * images + 0.5) / (images + 1) for share in (accuracy, against)]
-        error = math.sqrt(sum(share * (1 - share) / images for share in shares))
+    if other and accuracy is not None and against is not None:
+        error = math.sqrt(_squared_error(own) + _squared_error(other))
         differs = abs(accuracy - against) > _BEYOND_CHANCE * error
     return ExplainedClass(
         name=names[own["label"]],
-        held_out=images,
+        held_out=own["held_out"],
         accuracy=accuracy,
         against=against,
         beyond_chance=differs,
         contribution=own["contribution"],
     )
+
+
+def _accuracy(answers: dict[str, Any]) -> float | None:
+    return answers["right"] / answers["held_out"] if answers["held_out"] else None
+
+
+def _squared_error(answers: dict[str, Any]) -> float:
+    # Half an answer added each way keeps the error above zero where all answers are right, or all wrong.
+    share = (answers["right"] + 0.5) / (answers["held_out"] + 1)
+    return float(share * (1 - share) / answers["held_out"])
 
 
 def _summary(

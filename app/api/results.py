@@ -153,11 +153,21 @@ def _row(selection: Selection, evaluation: Evaluation, model: Model) -> RankedMo
 def _as_csv(rows: list[RankedModel], scores: list[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    columns = ["rank", "rank_low", "rank_high", "tie_group", "name", "model", "parameters", "status"]
+    columns = ["rank", "rank_low", "rank_high", "tie_group", "name", "model", "parameters", "images", "status"]
     writer.writerow(columns + [column for name in scores for column in (name, f"{name}_stderr")] + ["error"])
     for row in rows:
         low, high = row.rank_interval or ("", "")
-        cells: list[object] = [row.rank, low, high, row.tie_group, row.name, row.model, row.parameters, row.status]
+        cells: list[object] = [
+            row.rank,
+            low,
+            high,
+            row.tie_group,
+            row.name,
+            row.model,
+            row.parameters,
+            row.images,
+            row.status,
+        ]
         for name in scores:
             score = row.scores.get(name)
             cells += [score.value, score.stderr] if score else ["", ""]

@@ -39,7 +39,9 @@ def ranking_table(results: Results, console: Console) -> RenderableType:
     if not results.final:
         parts.append(Text(f"This ranking is not final; still open: {_names(waiting)}.", style="yellow"))
     elif waiting:
-        parts.append(Text(f"Not evaluated, for the selection is {results.status}: {_names(waiting)}.", style="yellow"))
+        stopped = any(row.status == "over_budget" for row in waiting)
+        why = "the budget was spent" if stopped else f"the selection is {results.status}"
+        parts.append(Text(f"Not evaluated, for {why}: {_names(waiting)}.", style="yellow"))
     for row in failed:
         assert row.error is not None
         told = f" failed: {row.error.message} ({row.error.code})"
@@ -67,6 +69,9 @@ def _table(ranked: Sequence[RankedModel], scores: Sequence[str], *, is_narrow: b
     table.add_column("range", no_wrap=True)
     table.add_column("model", overflow="fold")
     table.add_column("probe accuracy", no_wrap=True)
+    is_race = len({row.images for row in ranked}) > 1
+    if is_race:
+        table.add_column("images", justify="right", no_wrap=True)
     if not is_narrow:
         table.add_column("size", justify="right", no_wrap=True)
         table.add_column("pretrained on")
@@ -74,6 +79,8 @@ def _table(ranked: Sequence[RankedModel], scores: Sequence[str], *, is_narrow: b
         table.add_column(_SHORT_NAMES.get(name, name), justify="right", no_wrap=True)
     for row, following in zip(ranked, [*ranked[1:], None], strict=True):
         cells: list[RenderableType] = [str(row.rank), _rank_interval(row), Text(printable(row.name)), _accuracy(row)]
+        if is_race:
+            cells.append(f"{row.images or 0:,}")
         if not is_narrow:
             cells += [_size(row.parameters), Text(printable(",\n".join(row.pretraining) or "-"))]
         style = "green" if row.tie_group == 1 else ""
@@ -118,6 +125,12 @@ def _legend(results: Results) -> str:
     if images.get("evaluated") and images["evaluated"] != images["in_dataset"]:
         split = f" (split {images['split']})" if images.get("split") else ""
         lines.append(f"Measured on {images['evaluated']:,} of the {images['in_dataset']:,} images{split}.")
+    race = results.evidence.get("race")
+    if race:
+        lines.append(
+            f"A race for the first {race['keep']}: a model leaves it once so many others are surely better on the "
+            f"images seen by then. Chance may lose one of the first {race['keep']}: at most {race['error_probability']:.0%}."
+        )
     if results.evidence.get("warnings"):
         lines.append("Scores warn of: " + ", ".join(results.evidence["warnings"]) + ".")
     return "\n".join(lines)

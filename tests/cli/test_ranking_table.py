@@ -96,3 +96,19 @@ def test_a_name_cannot_control_the_terminal() -> None:
 def test_nothing_is_ranked_yet() -> None:
     text = lines(ranking(row(None, "a", None), verdict=None, final=False, status="running", evidence={}), 100)
     assert text == ["Nothing is ranked yet.", "This ranking is not final; still open: a."]
+
+
+def test_a_race_shows_on_how_many_images_each_place_rests() -> None:
+    dropped = row(3, "vgg16-hed-edges", 2, images=128, status="eliminated")
+    evidence = {"level": 0.9, "race": {"keep": 3, "error_probability": 0.05, "looks": [64, 128, 400]}}
+    results = ranking(row(1, "a", 1, images=400), row(2, "b", 1, images=400), dropped, evidence=evidence)
+    shown = lines(results, 100)
+    assert any("images" in line for line in shown)
+    assert any("vgg16-hed-edges" in line and "128" in line for line in shown)
+    assert "at most 5%" in " ".join(" ".join(shown).split())
+    assert not any("images " in line for line in lines(ranking(*RANKED), 100) if "range" in line)
+
+
+def test_a_spent_budget_is_named() -> None:
+    results = ranking(row(1, "a", 1), row(None, "b", None, status="over_budget"))
+    assert "Not evaluated, for the budget was spent: b." in "\n".join(lines(results, 100))
