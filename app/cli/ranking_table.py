@@ -129,7 +129,7 @@ def _legend(results: Results) -> str:
     if race:
         lines.append(
             f"A race for the first {race['keep']}: a model leaves it once so many others are surely better on the "
-            f"images seen by then. Chance may lose one of the first {race['keep']}: at most {race['error_probability']:.0%}."
+            f"images seen by then. Chance loses one of these with a probability of at most {race['error_probability']:.0%}."
         )
     if results.evidence.get("warnings"):
         lines.append("Scores warn of: " + ", ".join(results.evidence["warnings"]) + ".")

@@ -65,6 +65,33 @@ def test_a_killed_worker_is_replaced_and_every_evaluation_ends_once(
         assert_complete(service, finished(client, selection))
 
 
+def test_a_race_survives_a_killed_worker(tmp_path: Path, environment: dict[str, str]) -> None:
+    environment |= {"FORETUNE_MAX_IMAGES": "200"}
+    with running_service(tmp_path / "home", **environment) as service, service.client() as client:
+        wait_for_zoo(client)
+        selection = select(client, upload(client), race={"keep": 3})
+        for look in range(2):
+            wait_for(lambda seen=look: seen_by_all(client, selection) >= seen)
+            wait_until_running(client, selection)
+            (worker,) = service.worker_pids()
+            os.kill(worker, signal.SIGKILL)
+            wait_for(lambda dead=worker: service.worker_pids() not in ([dead], []))
+        results = finished(client, selection)
+        assert [(row["rank"], row["status"], row["images"]) for row in results["data"]] == [
+            (1, "done", 200),
+            (2, "done", 200),
+            (3, "done", 200),
+        ]
+        assert set(ended_jobs(service.log).values()) == {3}, "each of the three looks ended once"
+
+
+def seen_by_all(client: httpx.Client, selection: str) -> int:
+    """Return how many looks the ranking of a race rests on."""
+    evidence = client.get(f"/v1/selections/{selection}/results").json()["evidence"]
+    seen = evidence.get("images", {}).get("evaluated", 0)
+    return sum(seen >= look for look in (64, 128, 200))
+
+
 def test_a_restart_of_everything_loses_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
     home = tmp_path / "home"
     with running_service(home, **environment) as service, service.client() as client:
