@@ -60,7 +60,7 @@ def resample_weights(
         drawn = random.integers(0, number, size=(replicates, number - 1)) + number * np.arange(replicates)[:, None]
         counts_RI = np.bincount(drawn.ravel(), minlength=replicates * number).reshape(replicates, number)
         weights_RG[:, members_I] = counts_RI * (number / (number - 1))
-    return np.asarray(weights_RG[:, unit_N])
+    return weights_RG if units_N is None else np.asarray(weights_RG[:, unit_N])
 
 
 def units(labels_N: NDArray[np.intp], units_N: NDArray[np.intp] | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -78,4 +78,4 @@ def units(labels_N: NDArray[np.intp], units_N: NDArray[np.intp] | None) -> tuple
 
 def resampled_values(value: float, influence_N: _Array, weights_RN: _Array) -> _Array:
     """Return the score in every resample, to first order."""
-    return np.asarray(value + (weights_RN - 1.0) @ influence_N)
+    return np.asarray(value - influence_N.sum() + weights_RN @ influence_N)

@@ -6,6 +6,7 @@ Legend: N images, D feature dimensions, C classes, Z source classes, R dimension
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from app.domain.errors import EvaluationFailed
 
 FACTS = ("parameters", "flops", "source_accuracy")
+_Raw = NDArray[Any]  # of the caller's precision
 _PROBABILITY_TOLERANCE = 1e-2  # a softmax in float16 over 1000 classes sums to one within this
 
 
@@ -29,10 +31,8 @@ class SourceClasses:
     weights_Z: ArrayLike
 
 
-def checked_features(features_ND: ArrayLike) -> tuple[NDArray[np.float64], float]:
-    """Return (features_ND / scale in float64, scale), scale being the power of two that brings the largest below one.
-
-    Dividing by a power of two loses nothing, and squares of what is left neither overflow nor vanish.
+def checked_features(features_ND: ArrayLike) -> tuple[_Raw, float]:
+    """Return (the features as they are, scale), scale being the power of two that brings the largest below one.
 
     Raises:
         EvaluationFailed: ``invalid_features`` (not a numeric matrix) or ``non_finite_features`` (NaN or infinity).
@@ -45,8 +45,12 @@ def checked_features(features_ND: ArrayLike) -> tuple[NDArray[np.float64], float
             param="features",
             hint="Check which layer of the model the features come from.",
         )
-    finite_ND = np.isfinite(raw_ND)
-    if not finite_ND.all():
+    if raw_ND.dtype.itemsize > 8:
+        raw_ND = raw_ND.astype(np.float64)
+    # The extremes are NaN or infinite if any value is: two passes without a mask as large as the features.
+    largest = max(abs(float(raw_ND.max())), abs(float(raw_ND.min()))) if raw_ND.size else 0.0
+    if not math.isfinite(largest):
+        finite_ND = np.isfinite(raw_ND)
         row, column = np.argwhere(~finite_ND)[0]
         raise EvaluationFailed(
             "non_finite_features",
@@ -55,10 +59,21 @@ def checked_features(features_ND: ArrayLike) -> tuple[NDArray[np.float64], float
             param="features",
             hint="Run the model in float32: half precision overflows in some networks.",
         )
+    _, exponent = math.frexp(largest)
+    return raw_ND, math.ldexp(1.0, min(exponent, 1023))
+
+
+def scaled(raw_ND: _Raw, scale: float) -> NDArray[np.float64]:
+    """Return features / scale in float64: dividing by a power of two loses nothing.
+
+    Squares of what is left neither overflow nor vanish.
+    """
     scaled_ND = raw_ND.astype(np.float64)
-    _, exponent = np.frexp(np.abs(scaled_ND).max(initial=0.0))
-    np.ldexp(scaled_ND, -exponent, out=scaled_ND)
-    return scaled_ND, float(np.ldexp(1.0, min(int(exponent), 1023)))
+    if 1e-300 < scale < 1e300:
+        scaled_ND *= 1.0 / scale
+    else:  # the reciprocal is not a normal number
+        np.ldexp(scaled_ND, 1 - math.frexp(scale)[1], out=scaled_ND)
+    return scaled_ND
 
 
 def checked_labels(labels_N: ArrayLike, images: int) -> tuple[NDArray[np.intp], int]:
@@ -101,22 +116,24 @@ def checked_labels(labels_N: ArrayLike, images: int) -> tuple[NDArray[np.intp], 
     return compact_N.reshape(-1), len(classes_C)
 
 
-def checked_probabilities(probabilities_NZ: ArrayLike, images: int) -> NDArray[np.float64]:
-    """Return the source classifier's probabilities in float64, each row summing to one.
+def checked_probabilities(probabilities_NZ: ArrayLike, images: int) -> tuple[_Raw, NDArray[np.float64]]:
+    """Return (the source classifier's probabilities as they are, the sum of each row, by which to divide it).
 
     Raises:
         EvaluationFailed: ``invalid_source_probabilities``; logits are refused, not guessed at.
     """
     raw_NZ = np.asarray(probabilities_NZ)
+    sums_N = np.zeros(0)
     problem = None
     if raw_NZ.ndim != 2 or raw_NZ.shape[0] != images or raw_NZ.shape[1] == 0 or raw_NZ.dtype.kind not in "fiub":
         problem = f"expected a matrix of real numbers with {images} rows, got {raw_NZ.dtype} of {raw_NZ.shape}"
-    else:
-        probabilities = raw_NZ.astype(np.float64)
-        if not np.isfinite(probabilities).all() or (probabilities < 0).any():
-            problem = "some are negative, NaN or infinite"
-        elif np.abs(probabilities.sum(axis=1) - 1).max(initial=0.0) > _PROBABILITY_TOLERANCE:
-            problem = "some rows do not sum to one"
+    elif raw_NZ.size:
+        if not raw_NZ.min() >= 0:  # nor is NaN
+            problem = "some are negative or NaN"
+        else:
+            sums_N = raw_NZ.sum(axis=1, dtype=np.float64)
+            if np.abs(sums_N - 1).max() > _PROBABILITY_TOLERANCE:
+                problem = "some rows do not sum to one"
     if problem is not None:
         raise EvaluationFailed(
             "invalid_source_probabilities",
@@ -124,7 +141,7 @@ def checked_probabilities(probabilities_NZ: ArrayLike, images: int) -> NDArray[n
             param="source_probabilities",
             hint="Pass the softmax of the source classifier's logits.",
         )
-    return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))
+    return raw_NZ, sums_N
 
 
 def checked_source_classes(source: SourceClasses, dimensions: int) -> SourceClasses:

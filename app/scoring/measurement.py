@@ -136,10 +136,4 @@ def _check_inputs(score: Score, panel: Panel) -> None:
 
 
 def _missing(score: Score, panel: Panel) -> Input | None:
-    given = {
-        "source_probabilities": panel.source_probabilities_NZ,
-        "reference_features": panel.reference_NR,
-        "source_classes": panel.source_classes,
-        "facts": panel.facts or None,
-    }
-    return next((name for name in score.inputs if name in given and given[name] is None), None)
+    return next((name for name in score.inputs if name not in panel.given), None)

@@ -4,14 +4,18 @@ Legend: N images, D feature dimensions, C classes, M = min(N, D), K <= M coordin
 classes, R dimensions of a reference model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import eigh
 from scipy.linalg.lapack import dpstrf
 
 from app.domain.errors import EvaluationFailed
+from app.scoring.contract import Input
+from app.scoring.gram import independent_rows
 from app.scoring.inputs import (
     SourceClasses,
     checked_facts,
@@ -20,20 +24,25 @@ from app.scoring.inputs import (
     checked_probabilities,
     checked_source_classes,
     checked_units,
+    scaled,
 )
 
 _Matrix = NDArray[np.float64]
+_BLOCK_ENTRIES = 1 << 18  # features brought to float64 at a time: 2 MB, which stay in a cache
+_FEW_CLASSES = 32  # up to this many, one matrix product is faster than a sum for each
+_CLEARLY_APART = 1e-100  # a difference of features whose square does not vanish
 
 
 class Panel:
     """Checked inputs with lazily computed, shared decompositions; every array is read-only.
 
+    All is checked at once, but copied, and brought to float64, only where a score asks for it: the caller's arrays
+    must stay as they are for as long as the panel is in use.
+
     Attributes:
-        features_ND: float64 features divided by ``scale``, a power of two, so that the largest is below one.
-        scale: what to multiply by to get the caller's features back.
+        scale: a power of two that brings the largest feature below one; multiply by it to get the caller's features.
         labels_N: classes 0..C-1.
-        source_probabilities_NZ: rows sum to one; None when the model has no head.
-        reference_NR: another model's features of the same images, scaled like ``features_ND``; None when not given.
+        given: the inputs that there are.
         source_classes: class means of the source data in the units of ``features_ND``; None when not given.
         facts: what is known of the model without images: ``parameters``, ``flops``, ``source_accuracy``.
         units_N: images with the same number are near-duplicates, drawn together when uncertainty is estimated; None
@@ -51,26 +60,32 @@ class Panel:
         facts: Mapping[str, float] | None = None,
         units: ArrayLike | None = None,
     ) -> None:
-        """Check and copy the inputs.
+        """Check the inputs.
 
         Raises:
             EvaluationFailed: ``invalid_features``, ``non_finite_features``, ``invalid_labels``, ``too_few_images``,
                 ``too_few_classes``, ``invalid_source_probabilities``, ``invalid_source_classes``, ``invalid_facts`` or
                 ``invalid_units``.
         """
-        features, self.scale = checked_features(features_ND)
-        self.features_ND = _frozen(features)
-        self.num_images, self.num_dimensions = features.shape
+        self._raw_ND, self.scale = checked_features(features_ND)
+        self.num_images: int = len(self._raw_ND)
+        self.num_dimensions: int = self._raw_ND.shape[1]
         self._set_labels(labels_N)
-        self.source_probabilities_NZ = (
-            None
-            if source_probabilities is None
-            else _frozen(checked_probabilities(source_probabilities, self.num_images))
+        self._raw_probabilities = (
+            None if source_probabilities is None else checked_probabilities(source_probabilities, self.num_images)
         )
-        self.reference_NR = None if reference_features is None else self._checked_reference(reference_features)
+        self._raw_reference = None if reference_features is None else self._checked_reference(reference_features)
         self.source_classes = self._scaled_source(source_classes)
         self.facts = checked_facts(facts or {})
         self.units_N = None if units is None else checked_units(units, self.num_images)
+        optional: dict[Input, object] = {
+            "source_probabilities": self._raw_probabilities,
+            "reference_features": self._raw_reference,
+            "source_classes": self.source_classes,
+            "facts": self.facts or None,
+        }
+        always: tuple[Input, ...] = ("features", "labels")
+        self.given = frozenset({*always, *(name for name, given in optional.items() if given is not None)})
 
     def with_labels(self, labels_N: ArrayLike) -> "Panel":
         """Return a panel of the same images under other labels; what does not depend on labels is shared.
@@ -88,8 +103,8 @@ class Panel:
         labels.flags.writeable = False
         self.labels_N: NDArray[np.intp] = labels
 
-    def _checked_reference(self, reference_features: ArrayLike) -> _Matrix:
-        reference, _ = checked_features(reference_features)
+    def _checked_reference(self, reference_features: ArrayLike) -> tuple[NDArray[Any], float]:
+        reference, scale = checked_features(reference_features)
         if len(reference) != self.num_images:
             raise EvaluationFailed(
                 "invalid_features",
@@ -97,7 +112,7 @@ class Panel:
                 param="reference_features",
                 hint="Pass both models' features of the same images in the same order.",
             )
-        return _frozen(reference)
+        return reference, scale
 
     def _scaled_source(self, source: SourceClasses | None) -> SourceClasses | None:
         if source is None:
@@ -109,6 +124,53 @@ class Panel:
     def wide(self) -> bool:
         """Whether there are more dimensions than images, so that the Gram matrix is the smaller one."""
         return bool(self.num_images < self.num_dimensions)
+
+    @property
+    def decomposed(self) -> bool:
+        """Whether the spectrum is known already: then what else needs a factor of its own follows from it for less."""
+        return "spectrum" in self.__dict__
+
+    @cached_property
+    def features_ND(self) -> _Matrix:
+        """Features divided by ``scale``."""
+        return _frozen(scaled(self._raw_ND, self.scale))
+
+    @cached_property
+    def source_probabilities_NZ(self) -> _Matrix:
+        """The source classifier's probabilities, each row summing to one."""
+        raw_NZ, sums_N = self.given_probabilities
+        return _frozen(np.asarray(raw_NZ / sums_N[:, None]))
+
+    @property
+    def given_probabilities(self) -> tuple[NDArray[Any], _Matrix]:
+        """The source probabilities as they were given (N x Z), and what to divide each row by.
+
+        Raises:
+            ValueError: there are none; ``given`` tells.
+        """
+        if self._raw_probabilities is None:
+            raise ValueError("this panel has no source probabilities")
+        return self._raw_probabilities
+
+    @cached_property
+    def source_predictions_N(self) -> NDArray[np.intp]:
+        """The most probable source class of every image, the first of equals."""
+        return np.asarray(self.given_probabilities[0].argmax(axis=1))
+
+    @property
+    def reference_NR(self) -> _Matrix | None:
+        """Another model's features of the same images, scaled like ``features_ND``; a new copy each time."""
+        return None if self._raw_reference is None else scaled(*self._raw_reference)
+
+    @cached_property
+    def class_order_N(self) -> NDArray[np.intp]:
+        """The images class by class."""
+        return np.argsort(self.labels_N, kind="stable")
+
+    @cached_property
+    def class_members(self) -> list[NDArray[np.intp]]:
+        """The images of every class."""
+        return np.split(self.class_order_N, np.cumsum(self.counts_C)[:-1])
 
     @cached_property
     def counts_C(self) -> NDArray[np.intp]:
@@ -123,29 +185,68 @@ class Panel:
     @cached_property
     def mean_D(self) -> _Matrix:
         """Mean of the (scaled) features."""
-        return _frozen(self.features_ND.mean(axis=0))
+        return self._mean_of(map(self._scaled_rows, self._row_blocks()))
 
     @cached_property
     def centred_ND(self) -> _Matrix:
         """Features minus their mean; exactly zero in a dimension where all images agree."""
-        centred_ND = self.features_ND - self.mean_D
-        centred_ND[:, self.features_ND.min(axis=0) == self.features_ND.max(axis=0)] = 0.0
-        return _frozen(centred_ND)
+        return _frozen(self.centred_copy())
+
+    def centred_copy(self) -> _Matrix:
+        """Return ``centred_ND`` as an array of the caller's own."""
+        if "centred_ND" in self.__dict__:
+            return self.centred_ND.copy()
+        scaled_ND = scaled(self._raw_ND, self.scale)
+        if "mean_D" not in self.__dict__:
+            self.mean_D = self._mean_of(scaled_ND[block] for block in self._row_blocks())
+        return self._centred(scaled_ND)
+
+    @cached_property
+    def _spread(self) -> tuple[NDArray[np.bool_] | None, bool]:
+        """(Dimensions in which all images agree, None if there are none; whether some vary by more than rounding)."""
+        least_D, most_D = self._raw_ND.min(axis=0), self._raw_ND.max(axis=0)
+        same_D = least_D == most_D
+        apart_D = scaled(most_D, self.scale) - scaled(least_D, self.scale)
+        return same_D if same_D.any() else None, bool(apart_D.max() > _CLEARLY_APART)
+
+    def centred_rows(self, images_I: NDArray[np.intp] | slice) -> _Matrix:
+        """Return some rows of ``centred_ND``, which is not formed for them."""
+        if "centred_ND" in self.__dict__:
+            return self.centred_ND[images_I]
+        return self._centred(self._scaled_rows(images_I))
+
+    def _scaled_rows(self, images_I: NDArray[np.intp] | slice) -> _Matrix:
+        return scaled(self._raw_ND[images_I], self.scale)
+
+    def _centred(self, rows_ID: _Matrix) -> _Matrix:
+        rows_ID -= self.mean_D
+        same_D, _ = self._spread
+        if same_D is not None:
+            rows_ID[:, same_D] = 0.0
+        return rows_ID
+
+    def _mean_of(self, blocks: Iterable[_Matrix]) -> _Matrix:
+        return _frozen(np.add.reduce([np.ones(len(rows_BD)) @ rows_BD for rows_BD in blocks]) / self.num_images)
+
+    def _row_blocks(self) -> list[slice]:
+        size = max(1, _BLOCK_ENTRIES // self.num_dimensions)
+        return [slice(start, start + size) for start in range(0, self.num_images, size)]
 
     @cached_property
     def constant(self) -> bool:
         """Whether all images have the same features."""
-        return not self.squared_norms_N.any()
+        return not self._spread[1] and not self.squared_norms_N.any()
 
     @cached_property
     def squared_norms_N(self) -> _Matrix:
         """Squared length of every centred row."""
-        return _frozen(np.einsum("nd,nd->n", self.centred_ND, self.centred_ND))
+        rows = map(self.centred_rows, self._row_blocks())
+        return _frozen(np.concatenate([np.einsum("bd,bd->b", rows_BD, rows_BD) for rows_BD in rows]))
 
     @cached_property
     def class_sums_CD(self) -> _Matrix:
         """Sum of the centred rows of every class."""
-        return _frozen(self.one_hot_NC.T @ self.centred_ND)
+        return _frozen(self.sums_by_class(self.centred_ND))
 
     @cached_property
     def scatter_MM(self) -> _Matrix:
@@ -167,10 +268,12 @@ class Panel:
         Those of the Gram matrix sum to zero: what is the same for all images, an eigenvector of value zero, is taken
         out of them.
         """
-        values_M, vectors_MM = np.linalg.eigh(self.scatter_MM)
+        # Of minus the matrix, so that the largest come first; in LAPACK's order of entries, so that none is copied.
+        negated_MM = np.negative(self.scatter_MM).T
+        values_M, vectors_MM = eigh(negated_MM, overwrite_a=True, check_finite=False, driver="evr")
         if self.wide:
             vectors_MM -= vectors_MM.mean(axis=0)
-        return _frozen(np.maximum(values_M[::-1], 0.0)), _frozen(vectors_MM[:, ::-1])
+        return _frozen(np.maximum(-values_M, 0.0)), _frozen(vectors_MM)
 
     @cached_property
     def principal_NM(self) -> _Matrix:
@@ -178,18 +281,28 @@ class Panel:
         values_M, vectors_MM = self.spectrum
         return _frozen(vectors_MM * np.sqrt(values_M) if self.wide else self.centred_ND @ vectors_MM)
 
+    def principal_columns(self, start: int, stop: int) -> _Matrix:
+        """Return columns ``start:stop`` of ``principal_NM``, which is not formed for them."""
+        values_M, vectors_MM = self.spectrum
+        if self.wide:
+            return np.asarray(vectors_MM[:, start:stop] * np.sqrt(values_M[start:stop]))
+        return self.principal_NM[:, start:stop]
+
     @cached_property
     def coordinates_NK(self) -> _Matrix:
         """Centred features without needless dimensions: rows with the same inner products, K <= min(N, D).
 
         They are the centred features themselves when there are at least as many images as dimensions, else the rows
-        of a pivoted Cholesky factor of the Gram matrix, a third of the work of its eigen-decomposition. A score that
-        does not change under rotations may use them in place of ``centred_ND``.
+        of a Cholesky factor of the Gram matrix, a tenth of the work of its eigen-decomposition. A score that does not
+        change under rotations may use them in place of ``centred_ND``.
         """
         if not self.wide:
             return self.centred_ND
         if self.constant:
             return _frozen(np.zeros((self.num_images, 1)))
+        coordinates_NK = independent_rows(self.scatter_MM)
+        if coordinates_NK is not None:
+            return _frozen(coordinates_NK)
         factor_NN, pivots_N, rank, _ = dpstrf(self.scatter_MM, lower=1, tol=-1.0)
         coordinates_NK = np.empty((self.num_images, rank))
         coordinates_NK[pivots_N - 1] = np.tril(factor_NN)[:, :rank]
@@ -198,7 +311,7 @@ class Panel:
     @cached_property
     def coordinate_sums_CK(self) -> _Matrix:
         """Sum of the coordinates of every class."""
-        return self.one_hot_NC.T @ self.coordinates_NK if self.wide else self.class_sums_CD
+        return _frozen(self.sums_by_class(self.coordinates_NK)) if self.wide else self.class_sums_CD
 
     @cached_property
     def coordinate_scatter_KK(self) -> _Matrix:
@@ -209,13 +322,42 @@ class Panel:
     def within_scatter_KK(self) -> _Matrix:
         """Scatter matrix of the coordinates about their class means."""
         scaled_CK = self.coordinate_sums_CK / np.sqrt(self.counts_C)[:, None]
-        return _frozen(self.coordinate_scatter_KK - scaled_CK.T @ scaled_CK)
+        within_KK = scaled_CK.T @ scaled_CK
+        return _frozen(np.subtract(self.coordinate_scatter_KK, within_KK, out=within_KK))
 
-    def gram_rows(self, start: int, stop: int) -> _Matrix:
-        """Return rows ``start:stop`` of the centred Gram matrix."""
+    @cached_property
+    def class_means_CD(self) -> _Matrix:
+        """Mean of the centred rows of every class."""
+        return _frozen(self.class_sums_CD / self.counts_C[:, None])
+
+    @cached_property
+    def residual_norms_N(self) -> _Matrix:
+        """Squared distance of every row from the mean of its class."""
+        norms_N = np.empty(self.num_images)
+        for label, images_I in enumerate(self.class_members):
+            residual_ID = self.centred_ND[images_I] - self.class_means_CD[label]
+            norms_N[images_I] = np.einsum("id,id->i", residual_ID, residual_ID)
+        return _frozen(norms_N)
+
+    def sums_by_class(self, rows_NK: _Matrix) -> _Matrix:
+        """Return the sum of the rows of every class."""
+        if self.num_classes <= _FEW_CLASSES:
+            return np.asarray(self.one_hot_NC.T @ rows_NK)
+        sums_CK = np.empty((self.num_classes, rows_NK.shape[1]))
+        for label, images_I in enumerate(self.class_members):
+            np.matmul(np.ones(len(images_I)), rows_NK[images_I], out=sums_CK[label])
+        return sums_CK
+
+    @property
+    def gram_known(self) -> bool:
+        """Whether the centred Gram matrix has been formed."""
+        return self.wide and "scatter_MM" in self.__dict__
+
+    def gram_rows(self, images_I: NDArray[np.intp] | slice) -> _Matrix:
+        """Return some rows of the centred Gram matrix."""
         if self.wide:
-            return self.scatter_MM[start:stop]
-        return self.centred_ND[start:stop] @ self.centred_ND.T
+            return self.scatter_MM[images_I]
+        return self.centred_ND[images_I] @ self.centred_ND.T
 
 
 # Kept apart, so that a panel with other labels does not take them over.
@@ -224,8 +366,12 @@ _OF_LABELS = frozenset(
         "labels_N",
         "num_classes",
         "counts_C",
+        "class_order_N",
+        "class_members",
         "one_hot_NC",
         "class_sums_CD",
+        "class_means_CD",
+        "residual_norms_N",
         "coordinate_sums_CK",
         "within_scatter_KK",
     }

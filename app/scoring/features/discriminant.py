@@ -1,6 +1,6 @@
 """Linear discriminant analysis with a shrunken covariance, leave-one-out.
 
-Legend: N images, D feature dimensions, C classes, M principal axes, K coordinates.
+Legend: N images, D feature dimensions, C classes, M principal axes, B of them in a block, K coordinates.
 
 Leaving an image out moves its class mean and takes one rank-one term from the within-class scatter; by Sherman and
 Morrison all N discriminants follow from inner products in the metric of the whole scatter's inverse. Nothing is fitted
@@ -23,6 +23,7 @@ _Array = NDArray[np.float64]
 _TIE = 1e-9  # log posteriors closer than this are equal: rounding must not decide
 _LEAST, _MOST = 1e-6, 1 - 1e-9  # intensities short of 0 and 1 keep the covariance, and its inverse's scale, finite
 _ENOUGH = 1e-4  # share of a difference in what it is taken from that leaves it twelve digits
+_BLOCK = 256  # principal axes at a time
 _NEGLIGIBLE = 1e-11  # share of the total scatter below which the within-class scatter is rounding noise
 
 
@@ -109,8 +110,7 @@ def ledoit_wolf(panel: Panel) -> Shrinkage:
     """
     n, dimensions = panel.num_images, panel.num_dimensions
     total = float(panel.squared_norms_N.sum())
-    residual_ND = panel.centred_ND - (panel.class_sums_CD / panel.counts_C[:, None])[panel.labels_N]
-    squares_N = np.einsum("nd,nd->n", residual_ND, residual_ND)
+    squares_N = panel.residual_norms_N
     trace = float(squares_N.sum())
     if trace <= _NEGLIGIBLE * total:
         return Shrinkage(_MOST, _NEGLIGIBLE * total / (n * dimensions) or 1.0)
@@ -177,7 +177,8 @@ def _by_total_scatter(panel: Panel, penalty: float) -> tuple[_Array, _Array, _Ar
     if panel.num_classes > min(panel.num_images, panel.num_dimensions) // 2:
         return None
     n_C, inverse_M = panel.counts_C, 1 / (panel.spectrum[0] + penalty)
-    means_CM = (panel.one_hot_NC.T @ panel.principal_NM) / n_C[:, None]
+    blocks = [(start, start + _BLOCK) for start in range(0, len(inverse_M), _BLOCK)]
+    means_CM = np.hstack([panel.one_hot_NC.T @ panel.principal_columns(*block) for block in blocks]) / n_C[:, None]
     weighted_CM = means_CM * inverse_M
     between_CC = weighted_CM @ means_CM.T
     root_C = np.sqrt(n_C)
@@ -186,9 +187,11 @@ def _by_total_scatter(panel: Panel, penalty: float) -> tuple[_Array, _Array, _Ar
         return None
     lifts_CC = root_C[:, None] * vectors_CC / np.sqrt(values_C)
     # Differences first: an image close to its class mean must not lose its distance to rounding.
-    own_NM = panel.principal_NM - means_CM[panel.labels_N]
-    along_NC = own_NM @ weighted_CM.T
-    leverage_N = np.square(own_NM, out=own_NM) @ inverse_M
+    along_NC, leverage_N = np.zeros((panel.num_images, len(n_C))), np.zeros(panel.num_images)
+    for start, stop in blocks:
+        own_NB = panel.principal_columns(start, stop) - means_CM[panel.labels_N, start:stop]
+        along_NC += own_NB @ weighted_CM[:, start:stop].T
+        leverage_N += np.square(own_NB, out=own_NB) @ inverse_M[start:stop]
     lifted_NC, lifted_CC = along_NC @ lifts_CC, between_CC @ lifts_CC
     return (
         leverage_N + np.einsum("nc,nc->n", lifted_NC, lifted_NC),

@@ -15,34 +15,38 @@ BINS = 1 << 23
 _GRID = 1e11  # similarities that agree in eleven digits are equal: rounding must not order duplicates
 _BLOCK_ENTRIES = 4_000_000  # similarities held at a time: 32 MB
 _PLACE_BITS = 25  # EXACT_IMAGES have fewer than 2^25 pairs; the grid has fewer than 2^38 values
+_SQUARE_VANISHES = 1e-100
 _SHORT = 1e-20  # squared length of a row, relative to the mean, below which it is rounding
 
 
-def standardised(centred_ND: _Matrix) -> _Matrix:
-    """Return centred features with a standard deviation of one; dimensions that do not vary are left out."""
-    largest_D = np.abs(centred_ND).max(axis=0)
-    scaled_NV = centred_ND[:, largest_D > 0] / largest_D[largest_D > 0]
-    scaled_NV /= np.sqrt(np.einsum("nv,nv->v", scaled_NV, scaled_NV) / len(scaled_NV))
-    return np.asarray(scaled_NV)
+def standardise(rows_ND: _Matrix) -> _Matrix:
+    """Give centred features a standard deviation of one, in place; return them without dimensions that do not vary."""
+    largest_D = np.maximum(rows_ND.max(axis=0), -rows_ND.min(axis=0))
+    varies_D = largest_D > 0
+    if largest_D.min() < _SQUARE_VANISHES:
+        rows_ND /= np.where(varies_D, largest_D, 1.0)
+    rows_ND *= np.sqrt(len(rows_ND) / np.where(varies_D, np.einsum("nd,nd->d", rows_ND, rows_ND), 1.0))
+    return rows_ND if varies_D.all() else rows_ND[:, varies_D]
 
 
-def unit_rows(rows_NV: _Matrix) -> _Matrix:
-    """Return the rows divided by their length; a row of zeros, or of rounding, becomes zero."""
+def make_unit(rows_NV: _Matrix) -> None:
+    """Divide the rows by their length, in place; a row of zeros, or of rounding, becomes zero."""
     squared_N = np.einsum("nv,nv->n", rows_NV, rows_NV)
     kept_N = squared_N > _SHORT * max(rows_NV.shape[1], 1)
-    inverse_N = np.divide(1.0, np.sqrt(squared_N), out=np.zeros_like(squared_N), where=kept_N)
-    return np.asarray(rows_NV * inverse_N[:, None])
+    rows_NV *= np.divide(1.0, np.sqrt(squared_N), out=np.zeros_like(squared_N), where=kept_N)[:, None]
 
 
 def profile_rows(centred_ND: _Matrix) -> _Matrix:
     """Return standardised rows less their own mean, of length one: their products are Pearson correlations.
 
-    A row that is the same in all dimensions has no correlation with any other; it becomes zero.
+    A row that is the same in all dimensions has no correlation with any other; it becomes zero. The features given are
+    overwritten.
     """
-    rows_NV = standardised(centred_ND)
+    rows_NV = standardise(centred_ND)
     if rows_NV.shape[1] > 0:
         rows_NV -= rows_NV.mean(axis=1, keepdims=True)
-    return unit_rows(rows_NV)
+    make_unit(rows_NV)
+    return rows_NV
 
 
 def pair_blocks(unit_NV: _Matrix) -> Iterator[tuple[int, int, _Matrix]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from app.scoring.contract import Result
 from app.scoring.features.discriminant import ledoit_wolf
-from app.scoring.features.sfda import log_posteriors
+from app.scoring.features.sfda import Points, log_posteriors
 from app.scoring.panel import Panel
 
 _Array = NDArray[np.float64]
@@ -54,7 +54,7 @@ def etran_class(panel: Panel) -> Result:
 
     Source: Gholami et al. 2023, arXiv:2308.02027, classification score, as their code has it.
     """
-    means_CD = panel.class_sums_CD / panel.counts_C[:, None]
+    means_CD = panel.class_means_CD
     closeness_NC = panel.centred_ND @ means_CD.T - 0.5 * np.einsum("cd,cd->c", means_CD, means_CD)
     factor = panel.scale**2 if abs(np.log2(panel.scale)) < 460 else (_LARGEST_FACTOR if panel.scale > 1 else 0.0)
     logits_NC = factor * (closeness_NC - closeness_NC.max(axis=1, keepdims=True))
@@ -73,7 +73,7 @@ def etran_mended_class(panel: Panel) -> Result:
     Source: Gholami et al. 2023, arXiv:2308.02027, classification score, with the covariance of Ledoit
     and Wolf 2004.
     """
-    log_posterior_NC = log_posteriors(panel, panel.coordinates_NK, ledoit_wolf(panel).intensity)
+    log_posterior_NC = log_posteriors(panel, Points.of(panel), ledoit_wolf(panel).intensity)
     own_N = np.exp(log_posterior_NC[np.arange(panel.num_images), panel.labels_N])
     return Result(value=float(own_N.mean()), warnings=("constant_features",) * panel.constant)
 

@@ -1,6 +1,7 @@
 """GBC: how much the classes, each taken for a Gaussian, overlap.
 
-Legend: N images, D feature dimensions, C classes, K principal dimensions, O classes after the one at hand, P pairs.
+Legend: N images, D feature dimensions, C classes, K principal dimensions, B classes of a block, O classes they are
+compared with, P pairs, F factors of J products.
 
 A score is minus the sum of exp(-B) over ordered pairs of different classes, B the Bhattacharyya distance
 
@@ -10,6 +11,8 @@ It lies between -C (C - 1), all classes alike, and 0, which well separated class
 is kept above a share of the total variance, so that classes of one image and dimensions that vary in few classes have
 a distance.
 """
+
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,7 @@ DIMENSIONS = 64
 VARIANCE_FLOOR = 1e-4
 """Smallest variance of a class, relative to the variance of all images."""
 _FACTORS = 24  # variances multiplied before a logarithm is taken: each lies between 2e-4 and 2 N
+_BLOCK_ENTRIES = 1 << 18  # entries of the comparisons of all classes with those of a block
 _NEGLIGIBLE = 1e-17
 _NO_VARIANCE = 1e-290  # relative to the square of the largest feature: what is smaller has no inverse
 _PAIR_ENTRIES = 2_000_000
@@ -38,11 +42,12 @@ def gbc_diagonal(panel: Panel) -> Result:
     """
     if panel.constant:
         return _constant(panel)
-    means_CD, variances_CD = panel.class_sums_CD / panel.counts_C[:, None], np.empty_like(panel.class_sums_CD)
-    members = _members(panel)
+    means_CD, variances_CD, members = panel.class_means_CD, np.empty_like(panel.class_sums_CD), panel.class_members
     for label, members_I in enumerate(members):
-        residual_ID = panel.centred_ND[members_I] - means_CD[label]
-        variances_CD[label] = np.einsum("id,id->d", residual_ID, residual_ID) / len(members_I)
+        residual_ID = panel.centred_ND[members_I]
+        residual_ID -= means_CD[label]
+        np.square(residual_ID, out=residual_ID)
+        variances_CD[label] = np.ones(len(members_I)) @ residual_ID / len(members_I)
     total_D = panel.counts_C / panel.num_images @ (means_CD**2 + variances_CD)
     scale_D = np.divide(1.0, np.sqrt(total_D), out=np.zeros_like(total_D), where=total_D > _NO_VARIANCE)
     floored_CD = np.maximum(variances_CD * scale_D**2, VARIANCE_FLOOR)
@@ -52,8 +57,10 @@ def gbc_diagonal(panel: Panel) -> Result:
     to_variances_CD[floored_CD == VARIANCE_FLOOR] = 0.0
     influence_N = np.empty(panel.num_images)
     for label, members_I in enumerate(members):
-        residual_ID = (panel.centred_ND[members_I] - means_CD[label]) * scale_D
-        moved_I = residual_ID @ to_means_CD[label] + np.square(residual_ID) @ to_variances_CD[label]
+        residual_ID = panel.centred_ND[members_I]
+        residual_ID -= means_CD[label]
+        moved_I = residual_ID @ (to_means_CD[label] * scale_D)
+        moved_I += np.square(residual_ID, out=residual_ID) @ (to_variances_CD[label] * scale_D**2)
         influence_N[members_I] = (moved_I - moved_I.mean()) / len(members_I)
     return Result(value=0.0 - float(overlap_CC.sum()), influence_N=influence_N)
 
@@ -70,9 +77,8 @@ def gbc_spherical(panel: Panel) -> Result:
         return _constant(panel)
     d, n_C = panel.num_dimensions, panel.counts_C
     total = float(panel.squared_norms_N.mean()) / d
-    means_CD = panel.class_sums_CD / n_C[:, None]
-    residual_ND = panel.centred_ND - means_CD[panel.labels_N]
-    residual_N = np.einsum("nd,nd->n", residual_ND, residual_ND) / d
+    means_CD = panel.class_means_CD
+    residual_N = panel.residual_norms_N / d
     variances_C = np.bincount(panel.labels_N, residual_N) / n_C
     floored_C = np.maximum(variances_C, VARIANCE_FLOOR * total)
     gram_CC = means_CD @ means_CD.T
@@ -90,7 +96,9 @@ def gbc_spherical(panel: Panel) -> Result:
     ).sum(axis=1)
     to_variance_C[variances_C < VARIANCE_FLOOR * total] = 0.0
     own_N = panel.labels_N
-    influence_N = np.einsum("nd,nd->n", to_means_CD[own_N], residual_ND)
+    influence_N = np.empty(panel.num_images)
+    for label, members_I in enumerate(panel.class_members):
+        influence_N[members_I] = (panel.centred_ND[members_I] - means_CD[label]) @ to_means_CD[label]
     influence_N += to_variance_C[own_N] * (residual_N - variances_C[own_N])
     return Result(value=0.0 - float(overlap_CC.sum()), influence_N=influence_N / n_C[own_N])
 
@@ -109,7 +117,7 @@ def gbc(panel: Panel) -> Result:
         return _constant(panel)
     x_NK = _principal_coordinates(panel)
     k = x_NK.shape[1]
-    members = _members(panel)
+    members = panel.class_members
     means_CK = np.stack([x_NK[members_I].mean(axis=0) for members_I in members])
     residual_NK = x_NK - means_CK[panel.labels_N]
     pooled_KK = residual_NK.T @ residual_NK / panel.num_images
@@ -138,26 +146,27 @@ def _constant(panel: Panel) -> Result:
     return Result(value=worst, null_value=worst, warnings=("constant_features",))
 
 
-def _members(panel: Panel) -> list[NDArray[np.intp]]:
-    """Return the images of every class."""
-    order_N = np.argsort(panel.labels_N, kind="stable")
-    return np.split(order_N, np.cumsum(panel.counts_C)[:-1])
-
-
 def _distances(means_CD: _Matrix, variances_CD: _Matrix) -> _Matrix:
     """Return the Bhattacharyya distances of all pairs of classes with diagonal covariance matrices."""
     classes, dimensions = means_CD.shape
     half_log_C = np.log(variances_CD).sum(axis=1) / 2
     distances_CC = np.zeros((classes, classes))
-    for label in range(classes - 1):
-        twice_mean_OD = variances_CD[label] + variances_CD[label + 1 :]
-        squared_OD = means_CD[label] - means_CD[label + 1 :]
-        np.square(squared_OD, out=squared_OD)
-        squared_OD /= twice_mean_OD
-        log_mean_O = _log_product(twice_mean_OD) - dimensions * np.log(2)
-        log_ratio_O = (log_mean_O - half_log_C[label] - half_log_C[label + 1 :]) / 2
-        distances_CC[label, label + 1 :] = squared_OD.sum(axis=1) / 4 + np.maximum(log_ratio_O, 0.0)
+    for start, stop in _class_blocks(means_CD):
+        twice_mean_BOD = variances_CD[start:stop, None] + variances_CD[start:]
+        squared_BOD = means_CD[start:stop, None] - means_CD[start:]
+        np.square(squared_BOD, out=squared_BOD)
+        squared_BOD /= twice_mean_BOD
+        log_mean_BO = _log_product(twice_mean_BOD) - dimensions * np.log(2)
+        log_ratio_BO = (log_mean_BO - half_log_C[start:stop, None] - half_log_C[start:]) / 2
+        distances_CC[start:stop, start:] = squared_BOD.sum(axis=2) / 4 + np.maximum(log_ratio_BO, 0.0)
+    distances_CC = np.triu(distances_CC, 1)
     return distances_CC + distances_CC.T
+
+
+def _class_blocks(means_CD: _Matrix) -> Iterator[tuple[int, int]]:
+    block = max(1, _BLOCK_ENTRIES // means_CD.size)
+    for start in range(0, len(means_CD), block):
+        yield start, min(start + block, len(means_CD))
 
 
 def _derivatives(overlap_CC: _Matrix, means_CD: _Matrix, variances_CD: _Matrix) -> tuple[_Matrix, _Matrix]:
@@ -167,22 +176,27 @@ def _derivatives(overlap_CC: _Matrix, means_CD: _Matrix, variances_CD: _Matrix) 
     """
     to_means_CD, to_variances_CD = np.zeros_like(means_CD), np.zeros_like(variances_CD)
     least = max(_NEGLIGIBLE * float(overlap_CC.max()), np.finfo(np.float64).tiny)
-    for label, overlap_C in enumerate(overlap_CC):
-        others_O = np.flatnonzero(overlap_C >= least)
-        overlap_O, mean_OD = overlap_C[others_O], (variances_CD[label] + variances_CD[others_O]) / 2
-        scaled_OD = (means_CD[label] - means_CD[others_O]) / mean_OD
-        to_means_CD[label] = overlap_O @ scaled_OD / 2
-        shared_D = overlap_O @ (1 / (2 * mean_OD) - scaled_OD**2 / 8)
-        to_variances_CD[label] = shared_D - overlap_O.sum() / (2 * variances_CD[label])
+    overlap_CC = np.where(overlap_CC >= least, overlap_CC, 0.0)
+    for start, stop in _class_blocks(means_CD):
+        others_O = np.flatnonzero(overlap_CC[start:stop].any(axis=0))
+        overlap_BO = overlap_CC[start:stop, others_O]
+        inverse_BOD = 2 / (variances_CD[start:stop, None] + variances_CD[others_O])
+        scaled_BOD = (means_CD[start:stop, None] - means_CD[others_O]) * inverse_BOD
+        to_means_CD[start:stop] = np.einsum("bo,bod->bd", overlap_BO, scaled_BOD) / 2
+        np.square(scaled_BOD, out=scaled_BOD)
+        scaled_BOD *= -0.25
+        scaled_BOD += inverse_BOD
+        to_variances_CD[start:stop] = np.einsum("bo,bod->bd", overlap_BO, scaled_BOD) / 2
+        to_variances_CD[start:stop] -= overlap_BO.sum(axis=1)[:, None] / (2 * variances_CD[start:stop])
     return to_means_CD, to_variances_CD
 
 
-def _log_product(values_OD: _Matrix) -> _Matrix:
-    """Return the sums of logarithms of rows; few logarithms of products of many values."""
-    whole = values_OD.shape[1] // _FACTORS * _FACTORS
-    products_OJ = np.multiply.reduce(values_OD[:, :whole].reshape(len(values_OD), _FACTORS, -1), axis=1)
-    rest_O = np.multiply.reduce(values_OD[:, whole:], axis=1)
-    return np.asarray(np.log(products_OJ).sum(axis=1) + np.log(rest_O))
+def _log_product(values_BOD: _Matrix) -> _Matrix:
+    """Return the sums of logarithms over the last axis; few logarithms of products of many values."""
+    whole = values_BOD.shape[-1] // _FACTORS * _FACTORS
+    parts_BOFJ = values_BOD[..., :whole].reshape(*values_BOD.shape[:-1], _FACTORS, -1)
+    rest_BO = np.multiply.reduce(values_BOD[..., whole:], axis=-1)
+    return np.asarray(np.log(np.multiply.reduce(parts_BOFJ, axis=-2)).sum(axis=-1) + np.log(rest_BO))
 
 
 def _overlap(distance: _Matrix) -> _Matrix:

@@ -14,6 +14,8 @@ from scipy.linalg.lapack import dpstrf, dtrtri
 
 from app.domain.resampling import stratified_stderr
 from app.scoring.contract import Result
+from app.scoring.features.label_axes import label_axes
+from app.scoring.gram import independent_rows
 from app.scoring.panel import Panel
 
 _Matrix = NDArray[np.float64]
@@ -38,6 +40,8 @@ def hscore(panel: Panel) -> Result:
     )
     coordinates_NK, scatter_KK, sums_CK = panel.centred_ND, panel.scatter_MM, panel.class_sums_CD
     if panel.wide:
+        if _independent(panel):
+            return saturated
         coordinates_NK = _independent_columns(panel.scatter_MM)
         if coordinates_NK.shape[1] >= panel.num_images - 1:
             return saturated
@@ -73,8 +77,24 @@ def hscore_regularized(panel: Panel) -> Result:
         return Result(value=0.0, null_value=0.0, warnings=("fully_shrunk",))
     n = panel.num_images
     penalty = n * alpha * mean_eigenvalue / (1 - alpha)
-    factor_MM = _penalised_factor(panel.scatter_MM, penalty)
+    solve = _by_spectrum if panel.decomposed else _by_factor
+    projected_NC, own_C, length_C, explained = solve(panel, penalty)
     counts_C = panel.counts_C.astype(np.float64)
+    length = float(counts_C @ length_C)  # minus the derivative of the value by the penalty
+    penalty_slope_N = _penalty_slopes(panel, alpha, mean_eigenvalue)
+    return Result(
+        value=float(counts_C @ own_C),
+        null_value=explained * (panel.num_classes - 1.0) / (n - 1),
+        influence_N=None
+        if penalty_slope_N is None
+        else _influences(panel, projected_NC, own_C) - length * penalty_slope_N,
+    )
+
+
+def _by_factor(panel: Panel, penalty: float) -> tuple[_Matrix, _Matrix, _Matrix, float]:
+    """Return (x^T P m (N x C), m^T P m (C), m^T P^2 m (C), tr T P) with P = (T + penalty I)^-1, m the class means."""
+    n, counts_C = panel.num_images, panel.counts_C.astype(np.float64)
+    factor_MM = _penalised_factor(panel.scatter_MM, penalty)
     indicators_NC = panel.one_hot_NC / counts_C - 1.0 / n
     right_MC = indicators_NC if panel.wide else panel.class_sums_CD.T / counts_C
     half_MC = solve_triangular(factor_MM, right_MC, lower=True, check_finite=False)
@@ -89,17 +109,19 @@ def hscore_regularized(panel: Panel) -> Result:
     else:
         projected_NC = panel.centred_ND @ solved_MC
         own_C = np.einsum("mc,mc->c", half_MC, half_MC)
-    inverse_MM, _ = dtrtri(factor_MM, lower=1)
-    length = float(counts_C @ length_C)  # minus the derivative of the value by the penalty
-    penalty_slope_N = _penalty_slopes(panel, alpha, mean_eigenvalue)
-    explained = len(factor_MM) - penalty * float(np.einsum("ij,ij->", inverse_MM, inverse_MM))
-    return Result(
-        value=float(counts_C @ own_C),
-        null_value=explained * (panel.num_classes - 1.0) / (n - 1),
-        influence_N=None
-        if penalty_slope_N is None
-        else _influences(panel, projected_NC, own_C) - length * penalty_slope_N,
-    )
+    inverse_MM, _ = dtrtri(factor_MM, lower=1, overwrite_c=1)
+    explained = len(inverse_MM) - penalty * float(np.einsum("ij,ij->", inverse_MM, inverse_MM))
+    return projected_NC, own_C, length_C, explained
+
+
+def _by_spectrum(panel: Panel, penalty: float) -> tuple[_Matrix, _Matrix, _Matrix, float]:
+    """Return the same from the principal axes, along which a penalty shrinks each class mean on its own."""
+    axes = label_axes(panel)
+    shrink_M = axes.values_M / (axes.values_M + penalty)
+    indicators_MC = axes.projected_MC / panel.counts_C
+    squares_MC = np.square(indicators_MC)
+    projected_NC = axes.combined(shrink_M[:, None] * indicators_MC)
+    return projected_NC, shrink_M @ squares_MC, (shrink_M / (axes.values_M + penalty)) @ squares_MC, shrink_M.sum()
 
 
 def ledoit_wolf(panel: Panel) -> tuple[float, float]:
@@ -147,6 +169,14 @@ def _alpha_slopes(panel: Panel, alpha: float, mean_eigenvalue: float, mean_slope
     return np.asarray((error_slope_N - alpha * distance_slope_N) / distance)
 
 
+def _independent(panel: Panel) -> bool:
+    """Tell whether N - 1 images are clearly independent, without choosing among them."""
+    if panel.decomposed:
+        # A Cholesky factor's remainder has no smaller trace than the eigenvalues that are left.
+        return bool(panel.spectrum[0][panel.num_images - 2] > 2 * _DEPENDENT * float(panel.squared_norms_N.max()))
+    return independent_rows(panel.scatter_MM) is not None
+
+
 def _factor(scatter_KK: _Matrix) -> tuple[_Matrix, NDArray[np.intp], _Matrix]:
     """Return (lower Cholesky factor, coordinates it is of, what to multiply them by) for independent coordinates."""
     diagonal_K = np.diagonal(scatter_KK)
@@ -173,7 +203,7 @@ def _independent_columns(gram_NN: _Matrix) -> _Matrix:
 
 
 def _penalised_factor(scatter_MM: _Matrix, penalty: float) -> _Matrix:
-    penalised_MM = scatter_MM.copy()
+    penalised_MM = scatter_MM.T.copy(order="F")
     penalised_MM[np.diag_indices_from(penalised_MM)] += penalty
     return np.asarray(cholesky(penalised_MM, lower=True, overwrite_a=True, check_finite=False))
 

@@ -1,6 +1,7 @@
 """k nearest neighbours, leave-one-out.
 
-Legend: N images, C classes, B images of a block.
+Legend: N images, C classes, B images of a block, V pairs of an image and one of its neighbours, W some of them, I
+images with possible duplicates.
 """
 
 import numpy as np
@@ -9,10 +10,12 @@ from numpy.typing import NDArray
 from app.domain.errors import EvaluationFailed
 from app.domain.ranking import accuracy_stderr
 from app.scoring.contract import Result
+from app.scoring.features.neighbours import counts, inner_products, nearest
 from app.scoring.panel import Panel
 
+_Indices = NDArray[np.intp]
 MAX_NEIGHBOURS = 5
-_BLOCK_ENTRIES = 8_000_000  # similarities held at a time: 64 MB
+_BLOCK_ENTRIES = 1_000_000  # similarities held at a time: 8 MB
 _TIE = 1e-10  # similarities closer than this are equal: rounding must not decide
 _DUPLICATE = 1e-8  # squared distance, relative to the mean squared length, below which two images are one
 
@@ -39,13 +42,19 @@ def knn(panel: Panel) -> Result:
         )
     neighbours = int(np.clip(np.median(panel.counts_C) - 1, 1, MAX_NEIGHBOURS))
     right_N = np.zeros(panel.num_images, dtype=bool)
+    in_full_I = np.arange(panel.num_images)
+    if not panel.gram_known and not panel.constant:
+        in_full_I = _screened_votes(panel, neighbours, right_N)
     duplicates = False
     block = max(1, _BLOCK_ENTRIES // panel.num_images)
-    for start in range(0, panel.num_images, block):
-        stop = min(start + block, panel.num_images)
-        similarity_BN, same_BN = _similarities(panel, start, stop)
-        duplicates |= int(same_BN.sum()) > stop - start
-        right_N[start:stop] = _vote(similarity_BN, panel.labels_N, panel.num_classes, start, neighbours)
+    for start in range(0, len(in_full_I), block):
+        images_B = in_full_I[start : start + block]
+        similarity_BN, same_BN = _similarities(panel, images_B)
+        duplicates |= int(same_BN.sum()) > len(images_B)
+        row_V, image_V = _near(similarity_BN, neighbours)
+        right_N[images_B] = _vote(
+            row_V, panel.labels_N[image_V], similarity_BN[row_V, image_V], panel.labels_N[images_B], neighbours
+        )
     right_N &= held_out_N
     total, right = int(held_out_N.sum()), int(right_N.sum())
     warnings = (
@@ -62,39 +71,87 @@ def knn(panel: Panel) -> Result:
     )
 
 
-def _similarities(panel: Panel, start: int, stop: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _screened_votes(panel: Panel, neighbours: int, right_N: NDArray[np.bool_]) -> _Indices:
+    """Fill in which images are classified right where that is certain; return those that all have to be compared with.
+
+    Images that may have a duplicate, or are at the mean of all, are left to the caller.
+    """
+    length_N = np.sqrt(panel.squared_norms_N)
+    if not length_N.all():
+        return np.arange(panel.num_images)
+    found = nearest(panel, neighbours, cosine=True)
+    count_N = counts(found, panel.num_images)
+    nearest_N = -found.key_V[np.searchsorted(found.image_V, np.arange(panel.num_images))]
+    # A squared distance is no less than 2 |x| |y| (1 - cosine).
+    slack_N = _DUPLICATE * float(panel.squared_norms_N.mean()) / (2 * length_N * length_N.min())
+    doubtful_N = nearest_N + found.margin_N >= 1 - slack_N
+    sure = found.of(~doubtful_N[found.image_V])
+    again_V = count_N[sure.image_V] > neighbours
+    again_V |= _undecided(sure.image_V, panel.labels_N[sure.other_V], panel.num_images)[sure.image_V]
+    similarity_V = -sure.key_V
+    image_W, other_W = sure.image_V[again_V], sure.other_V[again_V]
+    similarity_V[again_V] = inner_products(panel, image_W, other_W) / (length_N[image_W] * length_N[other_W])
+    images_B, row_V = np.unique(sure.image_V, return_inverse=True)
+    right_N[images_B] = _vote(
+        row_V.reshape(-1), panel.labels_N[sure.other_V], similarity_V, panel.labels_N[images_B], neighbours
+    )
+    return np.flatnonzero(doubtful_N)
+
+
+def _undecided(image_V: _Indices, label_V: _Indices, images: int) -> NDArray[np.bool_]:
+    """Return the images for which two classes have most votes."""
+    classes = int(label_V.max(initial=0)) + 1
+    votes_NC = np.bincount(image_V * classes + label_V, minlength=images * classes).reshape(images, classes)
+    return np.asarray((votes_NC == votes_NC.max(axis=1, keepdims=True)).sum(axis=1) > 1)
+
+
+def _similarities(panel: Panel, images_B: _Indices) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return (cosine similarities, -inf for an image itself and its duplicates; where those are)."""
-    gram_BN = panel.gram_rows(start, stop)
+    gram_BN = panel.gram_rows(images_B)
     squared_N = panel.squared_norms_N
-    distance_BN = squared_N[start:stop, None] + squared_N - 2 * gram_BN
+    distance_BN = squared_N[images_B, None] + squared_N - 2 * gram_BN
     same_BN = distance_BN <= _DUPLICATE * squared_N.mean()
-    same_BN[np.arange(stop - start), np.arange(start, stop)] = True
+    same_BN[np.arange(len(images_B)), images_B] = True
     length_N = np.sqrt(squared_N)
     inverse_N = np.divide(1.0, length_N, out=np.zeros_like(length_N), where=length_N > 0)
-    similarity_BN = gram_BN * inverse_N[start:stop, None] * inverse_N
+    similarity_BN = gram_BN * inverse_N[images_B, None]
+    similarity_BN *= inverse_N
     similarity_BN[same_BN] = -np.inf
     return similarity_BN, same_BN
 
 
-def _vote(
-    similarity_BN: NDArray[np.float64], labels_N: NDArray[np.intp], classes: int, start: int, neighbours: int
-) -> NDArray[np.bool_]:
-    """Return which images of the block get their own class from their neighbours."""
-    rows, images = similarity_BN.shape
+def _near(similarity_BN: NDArray[np.float64], neighbours: int) -> tuple[_Indices, _Indices]:
+    """Return (row, image) of all that are as similar as the last of the nearest."""
+    images = similarity_BN.shape[1]
     last_B = np.partition(similarity_BN, images - neighbours, axis=1)[:, images - neighbours]
     # Fewer than k neighbours are left when the rest are duplicates: then all that are left vote.
     last_B = np.where(np.isneginf(last_B), -2.0, last_B)
     row_V, image_V = np.nonzero(similarity_BN >= last_B[:, None] - _TIE)
-    similarity_V = similarity_BN[row_V, image_V]
+    return row_V, image_V
+
+
+def _vote(
+    row_V: _Indices, label_V: _Indices, similarity_V: NDArray[np.float64], labels_B: _Indices, neighbours: int
+) -> NDArray[np.bool_]:
+    """Return which images get their own class from the nearest of those given, which are in the order of the rows."""
+    rows, classes = len(labels_B), int(max(label_V.max(initial=0), labels_B.max(initial=0))) + 1
+    order_V = np.lexsort((-similarity_V, row_V))
+    first_B = np.searchsorted(row_V, np.arange(rows))
+    count_B = np.bincount(row_V, minlength=rows)
+    last_B = np.full(rows, -2.0)
+    enough_B = count_B >= neighbours
+    last_B[enough_B] = similarity_V[order_V[first_B[enough_B] + neighbours - 1]]
+    kept_V = similarity_V >= last_B[row_V] - _TIE
+    row_V, label_V, similarity_V = row_V[kept_V], label_V[kept_V], similarity_V[kept_V]
     nearer_V = similarity_V > last_B[row_V] + _TIE
     nearer_B = np.bincount(row_V[nearer_V], minlength=rows)
     tied_B = np.bincount(row_V[~nearer_V], minlength=rows)
     weight_V = np.where(nearer_V, 1.0, (neighbours - nearer_B[row_V]) / np.maximum(tied_B[row_V], 1))
-    cell_V = row_V * classes + labels_N[image_V]
+    cell_V = row_V * classes + label_V
     votes_BC = np.bincount(cell_V, weight_V, minlength=rows * classes).reshape(rows, classes)
     summed_BC = np.bincount(cell_V, weight_V * similarity_V, minlength=rows * classes).reshape(rows, classes)
     leading_BC = (votes_BC >= votes_BC.max(axis=1, keepdims=True) - _TIE) & (votes_BC > 0)
     summed_BC = np.where(leading_BC, summed_BC, -np.inf)
     winning_BC = leading_BC & (summed_BC >= summed_BC.max(axis=1, keepdims=True) - _TIE)
-    own_B = winning_BC[np.arange(rows), labels_N[start : start + rows]]
+    own_B = winning_BC[np.arange(rows), labels_B]
     return np.asarray(own_B & (winning_BC.sum(axis=1) == 1))

@@ -7,6 +7,7 @@ on each axis alone, so that one decomposition serves every penalty.
 """
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from app.scoring.panel import Panel
 
 _Array = NDArray[np.float64]
+_BLOCK = 128  # axes squared at a time
 _NEGLIGIBLE = 1e-14  # share of the largest eigenvalue below which an axis of the scatter matrix is rounding noise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelAxes:
     """Centred one-hot labels Y and the axes U as columns, those without images left zero.
 
@@ -47,11 +49,25 @@ class LabelAxes:
 
     def squares(self, weights_MK: _Array) -> _Array:
         """Return the squared entries of U times the weights."""
-        return np.asarray(np.square(self._columns_NM) @ (self._inverse_lengths_M[:, None] ** 2 * weights_MK))
+        weights_MK = self._inverse_lengths_M[:, None] ** 2 * weights_MK
+        squares_NK = np.zeros((len(self._columns_NM), weights_MK.shape[1]))
+        for start in range(0, len(weights_MK), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            squares_NK += np.square(self._columns_NM[:, block]) @ weights_MK[block]
+        return squares_NK
+
+
+_FOUND: WeakKeyDictionary[Panel, LabelAxes] = WeakKeyDictionary()
 
 
 def label_axes(panel: Panel) -> LabelAxes:
-    """Return the axes of a panel's features with its labels."""
+    """Return the axes of a panel's features with its labels; the same for all scores of the panel."""
+    if panel not in _FOUND:
+        _FOUND[panel] = _label_axes(panel)
+    return _FOUND[panel]
+
+
+def _label_axes(panel: Panel) -> LabelAxes:
     n, (values_M, vectors_MM) = panel.num_images, panel.spectrum
     if panel.wide:
         columns_NM, inverse_M, complete = vectors_MM, np.ones(n), True

@@ -21,10 +21,12 @@ from app.scoring.contract import Result
 from app.scoring.panel import Panel
 
 _Vector = NDArray[np.float64]
+_BLOCK = 256  # images whose cosines are held at a time
+_ENOUGH = 1e-5  # share of a difference in what it is taken from that leaves it ten digits
 _SAME_DIRECTION = 1e-24  # squared distance below which two rows of length one differ by rounding alone
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Rows:
     """What the sums over pairs need of a matrix whose rows are ``x_i + mean``, with x_i centred."""
 
@@ -33,6 +35,17 @@ class _Rows:
     squared_norms_N: _Vector
     gram_energy_N: _Vector
     class_sums_CD: _Vector
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Of the rows of H: sum, sum of squares, sum over images of the same class, diagonal entry; and of all entries."""
+
+    row_N: _Vector
+    energy_N: _Vector
+    same_N: _Vector
+    self_N: _Vector
+    total: float
 
 
 def lfc(panel: Panel) -> Result:
@@ -58,7 +71,10 @@ def lfc_cosine(panel: Panel) -> Result:
     """
     if panel.constant:
         return Result(value=0.0, warnings=("constant_features",))
-    largest_N = np.abs(panel.features_ND).max(axis=1)
+    sums = _sums_of_cosines(panel) if panel.wide else None
+    if sums is not None:
+        return _pearson_over_pairs(panel, sums, diagonal=True)
+    largest_N = np.maximum(panel.features_ND.max(axis=1), -panel.features_ND.min(axis=1))
     divisor_N = np.where(largest_N > 0, largest_N, 1.0)  # so that the squares of a short row do not vanish
     unit_ND = panel.features_ND / divisor_N[:, None]
     length_N = np.sqrt(np.einsum("nd,nd->n", unit_ND, unit_ND))
@@ -73,8 +89,8 @@ def lfc_cosine(panel: Panel) -> Result:
         energy_N = np.einsum("nm,nm->n", gram_NN, gram_NN)
     else:
         energy_N = np.einsum("nd,nd->n", unit_ND @ (unit_ND.T @ unit_ND), unit_ND)
-    rows = _Rows(unit_ND, mean_D, squared_norms_N, energy_N, panel.one_hot_NC.T @ unit_ND)
-    return _pearson_over_pairs(panel, rows, diagonal=True)
+    rows = _Rows(unit_ND, mean_D, squared_norms_N, energy_N, panel.sums_by_class(unit_ND))
+    return _pearson_over_pairs(panel, _sums_over_rows(panel, rows, diagonal=True), diagonal=True)
 
 
 def lfc_centered(panel: Panel) -> Result:
@@ -96,7 +112,7 @@ def lfc_centered(panel: Panel) -> Result:
     # Without image i of class c the mean moves by -x_i/(n-1): every class sum s_g becomes s_g + n_g x_i/(n-1), and s_c
     # loses n/(n-1) x_i besides. The scatter matrix loses n/(n-1) x_i x_i^T.
     own_N, t = n_C[panel.labels_N], n / (n - 1)
-    own_sum_dot_x_N = np.einsum("nd,nd->n", x_ND, s_CD[panel.labels_N])
+    own_sum_dot_x_N = _times_own_sum(panel, x_ND, s_CD)
     weighted_sums_dot_x_N = x_ND @ (n_C @ s_CD)
     between_N = (
         between
@@ -115,28 +131,62 @@ def _of_features(panel: Panel, *, diagonal: bool) -> Result:
     if panel.constant:
         return Result(value=0.0, warnings=("constant_features",))
     rows = _Rows(panel.centred_ND, panel.mean_D, panel.squared_norms_N, panel.gram_energy_N, panel.class_sums_CD)
-    return _pearson_over_pairs(panel, rows, diagonal=diagonal)
+    return _pearson_over_pairs(panel, _sums_over_rows(panel, rows, diagonal=diagonal), diagonal=diagonal)
 
 
-def _pearson_over_pairs(panel: Panel, rows: _Rows, *, diagonal: bool) -> Result:
+def _sums_over_rows(panel: Panel, rows: _Rows, *, diagonal: bool) -> _Sums:
     x_ND, d_N, n = rows.x_ND, rows.squared_norms_N, float(panel.num_images)
-    s_CD, n_C = rows.class_sums_CD, panel.counts_C.astype(np.float64)
     a_N = x_ND @ rows.mean_D
-    a_C = s_CD @ rows.mean_D
-
-    # Row i of H: its sum, its sum of squares, its sum over images of the same class, its diagonal entry.
-    row_sum_N = n * a_N
-    row_energy_N = rows.gram_energy_N + 2 * (x_ND @ (x_ND.T @ a_N)) + n * a_N**2 + a_N @ a_N
-    own_N = n_C[panel.labels_N]
-    row_same_N = np.einsum("nd,nd->n", x_ND, s_CD[panel.labels_N]) + own_N * a_N + a_C[panel.labels_N]
+    a_C = rows.class_sums_CD @ rows.mean_D
+    own_N = panel.counts_C.astype(np.float64)[panel.labels_N]
+    row_N = n * a_N
+    energy_N = rows.gram_energy_N + 2 * (x_ND @ (x_ND.T @ a_N)) + n * a_N**2 + a_N @ a_N
+    same_N = _times_own_sum(panel, x_ND, rows.class_sums_CD) + own_N * a_N + a_C[panel.labels_N]
     self_N = d_N + 2 * a_N
-    if not diagonal:
-        row_sum_N, row_energy_N, row_same_N = row_sum_N - self_N, row_energy_N - self_N**2, row_same_N - self_N
-        self_N = np.zeros_like(self_N)
+    if diagonal:
+        return _Sums(row_N, energy_N, same_N, self_N, 0.0)  # centred rows sum to zero, and so do the entries of H
+    return _Sums(row_N - self_N, energy_N - self_N**2, same_N - self_N, np.zeros_like(self_N), -float(d_N.sum()))
 
+
+def _times_own_sum(panel: Panel, x_ND: _Vector, sums_CD: _Vector) -> _Vector:
+    """Return the inner product of every row with the sum of its class."""
+    products_N = np.empty(len(x_ND))
+    for label, images_I in enumerate(panel.class_members):
+        products_N[images_I] = x_ND[images_I] @ sums_CD[label]
+    return products_N
+
+
+def _sums_of_cosines(panel: Panel) -> _Sums | None:
+    """Return the sums over cosines from the Gram matrix of the centred features; None where digits would be lost."""
+    n, d_N = panel.num_images, panel.squared_norms_N
+    a_N, mean_square = panel.centred_ND @ panel.mean_D, float(panel.mean_D @ panel.mean_D)
+    square_N = d_N + 2 * a_N + mean_square
+    if (square_N < _ENOUGH * (d_N + mean_square)).any():
+        return None
+    inverse_N = 1 / np.sqrt(square_N)
+    row_N, energy_N, same_N = np.empty(n), np.empty(n), np.empty(n)
+    for start in range(0, n, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        cosine_BN = panel.scatter_MM[block] + a_N
+        cosine_BN += (a_N[block] + mean_square)[:, None]
+        cosine_BN *= inverse_N
+        cosine_BN *= inverse_N[block, None]
+        row_N[block] = cosine_BN.sum(axis=1)
+        energy_N[block] = np.einsum("bn,bn->b", cosine_BN, cosine_BN)
+        same_BC = cosine_BN @ panel.one_hot_NC
+        same_N[block] = same_BC[np.arange(len(same_BC)), panel.labels_N[block]]
+    total, energy = float(row_N.sum()), float(energy_N.sum())
+    if energy - total**2 / n**2 < _ENOUGH * energy:
+        return None
+    return _Sums(row_N, energy_N, same_N, np.ones(n), total)
+
+
+def _pearson_over_pairs(panel: Panel, sums: _Sums, *, diagonal: bool) -> Result:
+    n, n_C = float(panel.num_images), panel.counts_C.astype(np.float64)
+    row_sum_N, row_energy_N, row_same_N, self_N = sums.row_N, sums.energy_N, sums.same_N, sums.self_N
+    own_N, total = n_C[panel.labels_N], sums.total
     pairs = n * n if diagonal else n * (n - 1)
     same_pairs = float(n_C @ n_C) - (0.0 if diagonal else n)
-    total = 0.0 if diagonal else -float(d_N.sum())  # the centred rows sum to zero, and so do the entries of H
     energy, same = float(row_energy_N.sum()), float(row_same_N.sum())
     value = _pearson(np.array(same), np.array(total), np.array(energy), np.array(same_pairs), pairs)
     trace = float(self_N.sum())

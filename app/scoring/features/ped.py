@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.scoring.contract import Result
-from app.scoring.features.sfda import published_intensity, self_challenged
+from app.scoring.features.sfda import Points, published_intensity, self_challenged
 from app.scoring.panel import Panel
 
 _Array = NDArray[np.float64]
@@ -38,7 +38,7 @@ def ped(panel: Panel) -> Result:
     """
     x_NK, labels_N = panel.coordinates_NK, panel.labels_N
     if panel.constant:
-        value = self_challenged(panel, x_NK, 1.0, softened=True)
+        value = self_challenged(panel, Points(x_NK), 1.0, softened=True)
         return Result(value=value, warnings=("constant_features",))
     n_C = panel.counts_C.astype(np.float64)
     variance_D = np.einsum("nd,nd->d", panel.centred_ND, panel.centred_ND) / panel.num_images
@@ -50,8 +50,9 @@ def ped(panel: Panel) -> Result:
     weights_CC = _descent(means_CD @ means_CD.T, radius_C)
     means_CK = panel.coordinate_sums_CK / n_C[:, None]
     moved_NK = x_NK + (weights_CC @ means_CK - means_CK)[labels_N]
+    moved_NK -= moved_NK.mean(axis=0)
     # Classes move as a whole: the covariance within them, and with it the intensity, stays as it was.
-    value = self_challenged(panel, moved_NK, published_intensity(panel), softened=True)
+    value = self_challenged(panel, Points(moved_NK), published_intensity(panel), softened=True)
     few = panel.num_images - panel.num_classes < panel.num_dimensions
     return Result(value=value, warnings=("fewer_images_than_dimensions",) * few)
 

@@ -14,12 +14,12 @@ from app.scoring.features.dissimilarities import (
     BINS,
     EXACT_IMAGES,
     bins_of,
+    make_unit,
     packed_pairs,
     packed_ranks,
     pair_blocks,
     profile_rows,
-    standardised,
-    unit_rows,
+    standardise,
 )
 from app.scoring.panel import Panel
 
@@ -42,7 +42,7 @@ def rsa(panel: Panel) -> Result:
     reference_NR = _centred_reference(panel)
     if panel.constant:
         return Result(value=0.0, warnings=("constant_features",))
-    ours_NV, theirs_NW = profile_rows(panel.centred_ND), profile_rows(reference_NR)
+    ours_NV, theirs_NW = profile_rows(panel.centred_copy()), profile_rows(reference_NR)
     correlate = _by_sorting if panel.num_images <= EXACT_IMAGES else _by_counting
     correlation = correlate(ours_NV, theirs_NW)
     if correlation is None:
@@ -67,7 +67,7 @@ def dds(panel: Panel) -> Result:
     reference_NR = _centred_reference(panel)
     if panel.constant:
         return Result(value=0.0, warnings=("constant_features",))
-    ours_NV, theirs_NW = _centred_units(panel.centred_ND), _centred_units(reference_NR)
+    ours_NV, theirs_NW = _centred_units(panel.centred_copy()), _centred_units(reference_NR)
     both, own, other = _alignments(ours_NV, theirs_NW)
     if own <= _ROUNDING * panel.num_images**2 or other <= _ROUNDING * panel.num_images**2:
         return Result(value=0.0, warnings=("no_variation",))
@@ -83,8 +83,10 @@ def _centred_reference(panel: Panel) -> _Matrix:
             param="reference_features",
             hint="Pass them as reference_features.",
         )
-    centred_NR = reference_NR - reference_NR.mean(axis=0)
-    centred_NR[:, reference_NR.min(axis=0) == reference_NR.max(axis=0)] = 0.0
+    same_R = reference_NR.min(axis=0) == reference_NR.max(axis=0)
+    centred_NR = reference_NR
+    centred_NR -= reference_NR.mean(axis=0)
+    centred_NR[:, same_R] = 0.0
     if not centred_NR.any():
         raise EvaluationFailed(
             "constant_reference",
@@ -130,9 +132,11 @@ def _pearson(product: float, ours: float, theirs: float) -> float | None:
 
 
 def _centred_units(centred_ND: _Matrix) -> _Matrix:
-    """Return standardised rows of length one less their mean, which U-centring does not notice."""
-    unit_NV = unit_rows(standardised(centred_ND))
-    return np.asarray(unit_NV - unit_NV.mean(axis=0), dtype=np.float64)
+    """Return standardised rows of length one less their mean, which U-centring does not notice; overwrites."""
+    unit_NV = standardise(centred_ND)
+    make_unit(unit_NV)
+    unit_NV -= unit_NV.mean(axis=0)
+    return unit_NV
 
 
 def _alignments(ours_NV: _Matrix, theirs_NW: _Matrix) -> tuple[float, float, float]:
@@ -162,13 +166,14 @@ def _products_of_images(ours_NV: _Matrix, theirs_NW: _Matrix) -> tuple[float, fl
     both = ours = theirs = 0.0
     for start in range(0, len(ours_NV), _BLOCK):
         stop = min(start + _BLOCK, len(ours_NV))
-        ours_BN, theirs_BN = ours_NV[start:stop] @ ours_NV[start:].T, theirs_NW[start:stop] @ theirs_NW[start:].T
-        for part, times in ((slice(0, stop - start), 1), (slice(stop - start, None), 2)):
-            both += times * _inner(ours_BN[:, part], theirs_BN[:, part])
-            ours += times * _inner(ours_BN[:, part], ours_BN[:, part])
-            theirs += times * _inner(theirs_BN[:, part], theirs_BN[:, part])
+        for columns, times in ((slice(start, stop), 1), (slice(stop, None), 2)):
+            ours_BN = ours_NV[start:stop] @ ours_NV[columns].T
+            theirs_BN = theirs_NW[start:stop] @ theirs_NW[columns].T
+            both += times * _inner(ours_BN, theirs_BN)
+            ours += times * _inner(ours_BN, ours_BN)
+            theirs += times * _inner(theirs_BN, theirs_BN)
     return both, ours, theirs
 
 
 def _inner(left: _Matrix, right: _Matrix) -> float:
-    return float(np.einsum("ij,ij->", left, right))
+    return float(np.vdot(left, right))

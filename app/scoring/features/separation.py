@@ -1,6 +1,7 @@
 """How far classes stand apart: nearest neighbours, variances and distances.
 
-Legend: N images, D feature dimensions, C classes, B images of a block.
+Legend: N images, D feature dimensions, C classes, B images of a block, V pairs of an image and a near
+one, W some of them, I some images.
 """
 
 from collections.abc import Iterator
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 from app.domain.errors import EvaluationFailed
 from app.domain.ranking import accuracy_stderr
 from app.scoring.contract import Result
+from app.scoring.features.neighbours import counts, inner_products, nearest
 from app.scoring.panel import Panel
 
 _Matrix = NDArray[np.float64]
+_Indices = NDArray[np.intp]
 _BLOCK_ENTRIES = 2_000_000  # distances held at a time: 16 MB
 _DUPLICATE = 1e-8  # squared distance, relative to the mean squared length, below which two images are one
 _TIE = 1e-10  # squared distances closer than this, relative to the mean squared length, are equal
@@ -42,18 +45,21 @@ def separation_index(panel: Panel) -> Result:
             hint="Upload at least two images for some of the classes.",
         )
     right_N = np.zeros(panel.num_images, dtype=bool)
-    duplicates, single = False, True
+    in_full_I, single = np.arange(panel.num_images), True
+    if not panel.gram_known and not panel.constant:
+        in_full_I, single = _screened_answers(panel, right_N)
+    duplicates = False
     mean_square = float(panel.squared_norms_N.mean())
-    for start, stop, squared_BN in _squared_distances(panel):
+    for images_B, squared_BN in _squared_distances(panel, in_full_I):
         same_BN = squared_BN <= _DUPLICATE * mean_square
-        same_BN[np.arange(stop - start), np.arange(start, stop)] = True
-        duplicates |= int(same_BN.sum()) > stop - start
+        same_BN[np.arange(len(images_B)), images_B] = True
+        duplicates |= int(same_BN.sum()) > len(images_B)
         squared_BN[same_BN] = np.inf
         nearest_B = squared_BN.min(axis=1)
         near_BN = (squared_BN <= nearest_B[:, None] + _TIE * mean_square) & np.isfinite(squared_BN)
         row_V, image_V = np.nonzero(near_BN)
-        single &= len(row_V) == stop - start and bool(np.isfinite(nearest_B).all())
-        right_N[start:stop] = _majority(row_V, panel.labels_N[image_V], panel.labels_N[start:stop], panel.num_classes)
+        single &= len(row_V) == len(images_B) and bool(np.isfinite(nearest_B).all())
+        right_N[images_B] = _majority(row_V, panel.labels_N[image_V], panel.labels_N[images_B], panel.num_classes)
     right_N &= held_out_N
     total, right = int(held_out_N.sum()), int(right_N.sum())
     counts_C, n = panel.counts_C.astype(np.float64), panel.num_images
@@ -82,9 +88,7 @@ def fisher_ratio(panel: Panel) -> Result:
     """
     if panel.constant:
         return Result(value=0.0, null_value=0.0, warnings=("constant_features",))
-    means_CD = panel.class_sums_CD / panel.counts_C[:, None]
-    residual_ND = panel.centred_ND - means_CD[panel.labels_N]
-    residual_N = np.einsum("nd,nd->n", residual_ND, residual_ND)
+    means_CD, residual_N = panel.class_means_CD, panel.residual_norms_N
     length_C = np.einsum("cd,cd->c", means_CD, means_CD)
     between, total = float(panel.counts_C @ length_C), float(panel.squared_norms_N.sum())
     within = float(residual_N.sum())
@@ -114,7 +118,8 @@ def silhouette(panel: Panel) -> Result:
     starts_C = np.cumsum(counts_C) - counts_C
     mean_square = float(panel.squared_norms_N.mean())
     silhouette_N, indirect_N = np.zeros(n), np.zeros(n)
-    for start, stop, distance_BN in _squared_distances(panel):
+    for images_B, distance_BN in _squared_distances(panel, np.arange(n)):
+        start, stop = int(images_B[0]), int(images_B[-1]) + 1
         distance_BN[distance_BN <= _ROUNDING * mean_square] = 0.0
         distance_BN[np.arange(stop - start), np.arange(start, stop)] = 0.0
         np.sqrt(distance_BN, out=distance_BN)
@@ -147,16 +152,42 @@ def silhouette(panel: Panel) -> Result:
     return Result(value=value, influence_N=(silhouette_N - value + indirect_N) / n)
 
 
-def _squared_distances(panel: Panel) -> Iterator[tuple[int, int, _Matrix]]:
-    """Yield (start, stop, squared distances of images start:stop to all)."""
+def _screened_answers(panel: Panel, right_N: NDArray[np.bool_]) -> tuple[_Indices, bool]:
+    """Fill in the answers that are certain; return (the images that may have a duplicate, whether no others are tied).
+
+    Images with possible duplicates are left to the caller, to compare with all.
+    """
+    n, largest = panel.num_images, float(panel.squared_norms_N.max())
+    mean_square = float(panel.squared_norms_N.mean())
+    found = nearest(panel, 1, cosine=False)
+    nearest_N = found.key_V[np.searchsorted(found.image_V, np.arange(n))]
+    least_N = panel.squared_norms_N + 2 * largest * (nearest_N - found.margin_N)
+    doubtful_N = least_N <= _DUPLICATE * mean_square
+    sure = found.of(~doubtful_N[found.image_V])
+    again_V = counts(sure, n)[sure.image_V] > 1
+    image_W, other_W = sure.image_V[again_V], sure.other_V[again_V]
+    squared_W = panel.squared_norms_N[image_W] + panel.squared_norms_N[other_W]
+    squared_W -= 2 * inner_products(panel, image_W, other_W)
+    least_N = np.full(n, np.inf)
+    np.minimum.at(least_N, image_W, squared_W)
+    kept_V = ~again_V
+    kept_V[again_V] = squared_W <= least_N[image_W] + _TIE * mean_square
+    near = sure.of(kept_V)
+    answers_N = _majority(near.image_V, panel.labels_N[near.other_V], panel.labels_N, panel.num_classes)
+    right_N[~doubtful_N] = answers_N[~doubtful_N]
+    return np.flatnonzero(doubtful_N), len(near.image_V) == n - int(doubtful_N.sum())
+
+
+def _squared_distances(panel: Panel, images_I: _Indices) -> Iterator[tuple[_Indices, _Matrix]]:
+    """Yield (some of the images, their squared distances to all)."""
     squared_N = panel.squared_norms_N
     block = max(1, _BLOCK_ENTRIES // panel.num_images)
-    for start in range(0, panel.num_images, block):
-        stop = min(start + block, panel.num_images)
-        squared_BN = panel.gram_rows(start, stop) * -2.0
+    for start in range(0, len(images_I), block):
+        images_B = images_I[start : start + block]
+        squared_BN = panel.gram_rows(images_B) * -2.0
         squared_BN += squared_N
-        squared_BN += squared_N[start:stop, None]
-        yield start, stop, np.maximum(squared_BN, 0.0, out=squared_BN)
+        squared_BN += squared_N[images_B, None]
+        yield images_B, np.maximum(squared_BN, 0.0, out=squared_BN)
 
 
 def _majority(

@@ -13,7 +13,8 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, eigvalsh
+from scipy.linalg import eigvalsh
+from scipy.linalg.lapack import dpotrf
 
 from app.scoring.contract import Result
 from app.scoring.panel import Panel
@@ -54,9 +55,12 @@ def transrate_scalefree(panel: Panel) -> Result:
 def _rate_reduction(panel: Panel, log_gain: float, weights_C: _Matrix) -> float:
     """Return the rate of all rows less the weighted rates of the classes, for rows times exp(log_gain / 2)."""
     log_gain -= math.log(EPSILON)
-    order_N = np.argsort(panel.labels_N, kind="stable")
-    reduction = _rate(panel.scatter_MM, log_gain - math.log(panel.num_images))
-    for weight, members_I in zip(weights_C, np.split(order_N, np.cumsum(panel.counts_C)[:-1]), strict=True):
+    whole_gain = log_gain - math.log(panel.num_images)
+    if panel.decomposed:
+        reduction = _rate_of_spectrum(panel.spectrum[0], whole_gain)
+    else:
+        reduction = _rate(panel.scatter_MM, whole_gain)
+    for weight, members_I in zip(weights_C, panel.class_members, strict=True):
         if panel.wide:
             scatter_MM = panel.scatter_MM[np.ix_(members_I, members_I)]
         else:
@@ -77,9 +81,15 @@ def _rate(scatter_MM: _Matrix, log_gain: float) -> float:
         return 0.0
     if log_gain + math.log(largest) < -math.log(_MIN_SHARE * len(scatter_MM)):
         shifted_MM = scatter_MM * math.exp(log_gain)
-        shifted_MM[np.diag_indices_from(shifted_MM)] += 1.0
-        factor_MM = cholesky(shifted_MM, lower=True, overwrite_a=True, check_finite=False)
+        shifted_MM.flat[:: len(shifted_MM) + 1] += 1.0
+        factor_MM, _ = dpotrf(shifted_MM.T, lower=0, clean=0, overwrite_a=1)
         return float(np.log(np.diagonal(factor_MM)).sum())
-    values_M = eigvalsh(scatter_MM, check_finite=False)
-    values_M = values_M[values_M > len(values_M) * np.finfo(np.float64).eps * values_M[-1]]
+    return _rate_of_spectrum(eigvalsh(scatter_MM, check_finite=False)[::-1], log_gain)
+
+
+def _rate_of_spectrum(values_M: _Matrix, log_gain: float) -> float:
+    """Return the same from the eigenvalues, largest first."""
+    if values_M[0] <= 0.0 or log_gain < -_LARGEST_EXPONENT:
+        return 0.0
+    values_M = values_M[values_M > len(values_M) * np.finfo(np.float64).eps * values_M[0]]
     return float(np.logaddexp(0.0, log_gain + np.log(values_M)).sum() / 2)

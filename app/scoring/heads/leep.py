@@ -6,6 +6,8 @@ With J_yz = sum of P_iz over the images of class y, q_z = sum_y J_yz and p(y|z) 
 log s_i, s_i = sum_z p(y_i|z) P_iz. Images are worked on class by class, so nothing larger than N x Z is formed.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +15,7 @@ from app.scoring.contract import Result
 from app.scoring.panel import Panel
 
 _Matrix = NDArray[np.float64]
+_KEPT_ENTRIES = 1 << 20  # probabilities kept in float64: more than 8 MB are converted again each time
 
 
 def leep(panel: Panel) -> Result:
@@ -20,8 +23,8 @@ def leep(panel: Panel) -> Result:
 
     Source: Nguyen et al. 2020, arXiv:2002.12462, Eq. 2. A source class without any probability has no say.
     """
-    assert panel.source_probabilities_NZ is not None
-    value, influence_N = log_expected_prediction(panel.source_probabilities_NZ, panel.labels_N, panel.num_classes)
+    raw_NZ, sums_N = panel.given_probabilities
+    value, influence_N = _log_expected_prediction(raw_NZ, 1 / sums_N, panel.class_members)
     return Result(value=value, influence_N=influence_N)
 
 
@@ -29,10 +32,22 @@ def log_expected_prediction(
     probabilities_NZ: _Matrix, labels_N: NDArray[np.intp], num_classes: int
 ) -> tuple[float, _Matrix]:
     """Return (LEEP of probabilities over any Z things, each image's influence on it)."""
-    images = len(labels_N)
     order_N = np.argsort(labels_N, kind="stable")
     members = np.split(order_N, np.cumsum(np.bincount(labels_N, minlength=num_classes))[:-1])
-    joint_CZ = np.array([probabilities_NZ[images_I].sum(axis=0) for images_I in members])
+    return _log_expected_prediction(probabilities_NZ, np.ones(len(labels_N)), members)
+
+
+def _log_expected_prediction(
+    raw_NZ: NDArray[Any], factor_N: _Matrix, members: list[NDArray[np.intp]]
+) -> tuple[float, _Matrix]:
+    """Return the same for probabilities that are rows times a factor, in whatever precision the rows are."""
+    kept = [raw_NZ[images_I].astype(np.float64) for images_I in members] if raw_NZ.size <= _KEPT_ENTRIES else None
+
+    def rows(label: int) -> _Matrix:
+        return kept[label] if kept is not None else raw_NZ[members[label]].astype(np.float64, copy=False)
+
+    images = len(raw_NZ)
+    joint_CZ = np.array([factor_N[images_I] @ rows(label) for label, images_I in enumerate(members)])
     mass_Z = joint_CZ.sum(axis=0)
     used_Z = np.where(mass_Z > 0, mass_Z, 1.0)
     conditional_CZ = joint_CZ / used_Z
@@ -40,9 +55,10 @@ def log_expected_prediction(
     expected_N = np.empty(images)
     pull_CZ = np.empty_like(joint_CZ)  # how the sum of the logs answers to p(y|z)
     for label, images_I in enumerate(members):
-        own_IZ = probabilities_NZ[images_I]
-        expected_N[images_I] = own_IZ @ conditional_CZ[label]
-        pull_CZ[label] = (1 / expected_N[images_I]) @ own_IZ
+        own_IZ, factor_I = rows(label), factor_N[images_I]
+        expected_I = factor_I * (own_IZ @ conditional_CZ[label])
+        pull_CZ[label] = (factor_I / expected_I) @ own_IZ
+        expected_N[images_I] = expected_I
     log_N = np.log(expected_N)
     value = float(log_N.mean())
 
@@ -50,5 +66,5 @@ def log_expected_prediction(
     gain_CZ = (pull_CZ - (pull_CZ * conditional_CZ).sum(axis=0)) / used_Z
     moved_N = np.empty(images)
     for label, images_I in enumerate(members):
-        moved_N[images_I] = probabilities_NZ[images_I] @ gain_CZ[label]
+        moved_N[images_I] = factor_N[images_I] * (rows(label) @ gain_CZ[label])
     return value, (log_N - value + moved_N) / images

@@ -19,9 +19,8 @@ def nce(panel: Panel) -> Result:
     Source: Tran, Nguyen and Hassner 2019, arXiv:1908.08142, Section 3, with the most probable source class (the first
     of equals) as the image's source label.
     """
-    assert panel.source_probabilities_NZ is not None
     images = panel.num_images
-    predicted_N = np.unique(panel.source_probabilities_NZ.argmax(axis=1), return_inverse=True)[1].reshape(-1)
+    predicted_N = np.unique(panel.source_predictions_N, return_inverse=True)[1].reshape(-1)
     source_classes = int(predicted_N.max()) + 1
     joint_CZ = (
         np.bincount(panel.labels_N * source_classes + predicted_N, minlength=panel.num_classes * source_classes)

@@ -27,7 +27,6 @@ def pactran_dirichlet(panel: Panel) -> Result:
 
     Source: Ding et al. 2022, arXiv:2203.05126, Section 3, with the class shares times alpha = 1 as prior.
     """
-    assert panel.source_probabilities_NZ is not None
     log_p_NZ = np.log(np.maximum(panel.source_probabilities_NZ, _FLOOR))
     prior_C1 = ALPHA * panel.counts_C[:, None] / panel.num_images
     hidden_NZ = np.array(panel.source_probabilities_NZ)
@@ -50,7 +49,6 @@ def pactran_gamma(panel: Panel) -> Result:
 
     Source: Ding et al. 2022, arXiv:2203.05126, Section 3, with the class shares times alpha = 1 as prior.
     """
-    assert panel.source_probabilities_NZ is not None
     p_NZ = panel.source_probabilities_NZ
     log_p_NZ = np.log(np.maximum(p_NZ, _FLOOR))
     prior_C1 = ALPHA * panel.counts_C[:, None] / panel.num_images

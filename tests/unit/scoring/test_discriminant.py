@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import log_softmax
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
@@ -46,7 +47,9 @@ def refitted(features_ND, labels_N, shrinkage):
             solver="lsqr", covariance_estimator=FixedShrinkage(shrinkage.intensity, shrinkage.variance)
         )
         model.fit(features_ND[others], labels_N[others])
-        log_posterior_NC[i] = model.predict_log_proba(features_ND[i : i + 1])
+        # Of its log-probabilities those below rounding are cut off when there are two classes.
+        logits = model.decision_function(features_ND[i : i + 1])
+        log_posterior_NC[i] = log_softmax(np.append(0.0, logits) if logits.ndim == 1 else logits[0])
     return log_posterior_NC
 
 

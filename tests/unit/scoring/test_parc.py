@@ -74,7 +74,7 @@ def test_counting_in_bins_agrees_with_sorting():
     labels_N = np.sort(np.arange(90) % 4)
     features_ND = random.normal(size=(90, 16)) + random.normal(size=(4, 16))[labels_N]
     features_ND[5] = features_ND[6]
-    unit_NV = dissimilarities.profile_rows(Panel(features_ND, labels_N).centred_ND)
+    unit_NV = dissimilarities.profile_rows(Panel(features_ND, labels_N).centred_ND.copy())
     stops_N = np.cumsum(np.bincount(labels_N))[labels_N]
     sorted_sums = parc._by_sorting(unit_NV, stops_N)
     assert parc._by_counting(unit_NV, stops_N) == pytest.approx(sorted_sums, rel=1e-4, abs=100)

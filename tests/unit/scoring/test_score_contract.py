@@ -325,13 +325,28 @@ def test_scaled_features_give_the_original_back():
 
 
 @pytest.mark.parametrize("shape", [(60, 20), (30, 80)])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_where_the_spectrum_is_known_already(name, shape):
+    features_ND, labels_N = noisy_classes(*shape)
+    alone = compute(name, features_ND, labels_N)
+    panel = synthetic.sample_of(features_ND, labels_N).panel()
+    assert len(panel.spectrum[0]) == min(shape)
+    assert panel.decomposed
+    together = measure(name, panel)
+    assert together.value == pytest.approx(alone.value, rel=1e-8)
+    assert (together.null_value or 0) == pytest.approx(alone.null_value or 0, rel=1e-8)
+    assert (together.stderr or 0) == pytest.approx(alone.stderr or 0, rel=1e-7)
+    assert together.warnings == alone.warnings
+
+
+@pytest.mark.parametrize("shape", [(60, 20), (30, 80)])
 def test_shared_decompositions(shape):
     panel = Panel(*noisy_classes(*shape))
     x_ND = panel.features_ND - panel.features_ND.mean(axis=0)
     gram_NN = x_ND @ x_ND.T
     assert panel.principal_NM @ panel.principal_NM.T == pytest.approx(gram_NN, abs=1e-12)
     assert panel.gram_energy_N == pytest.approx((gram_NN**2).sum(axis=1), rel=1e-10)
-    assert panel.gram_rows(3, 7) == pytest.approx(gram_NN[3:7], abs=1e-12)
+    assert panel.gram_rows(slice(3, 7)) == pytest.approx(gram_NN[3:7], abs=1e-12)
     assert panel.spectrum[0] == pytest.approx(np.linalg.eigvalsh(gram_NN)[::-1][: min(shape)], abs=1e-12)
     assert panel.class_sums_CD[1] == pytest.approx(x_ND[panel.labels_N == 1].sum(axis=0), abs=1e-12)
 
