@@ -129,7 +129,8 @@ def _legend(results: Results) -> str:
     if race:
         lines.append(
             f"A race for the first {race['keep']}: a model leaves it once so many others are surely better on the "
-            f"images seen by then. Chance loses one of these with a probability of at most {race['error_probability']:.0%}."
+            "images seen by then. Chance loses one of these with a probability of at most "
+            f"{race['error_probability']:.0%}."
         )
     if results.evidence.get("warnings"):
         lines.append("Scores warn of: " + ", ".join(results.evidence["warnings"]) + ".")
