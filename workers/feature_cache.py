@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from app.storage.objects import Objects
 from workers.extract.features import EXTRACTOR_VERSION, Extraction
 
-SCORES_VERSION = 2
+SCORES_VERSION = 3
 
 
 @dataclass(frozen=True)

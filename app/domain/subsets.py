@@ -2,9 +2,10 @@
 
 from collections.abc import Collection
 
-FIRST_LOOK = 64
-IMAGES_PER_CLASS = 4
-"""A probe that is trained on fewer says little, and changes its mind with more."""
+FIRST_LOOK = 128
+IMAGES_PER_CLASS = 8
+"""A probe that is trained on fewer says little, and models that learn slowly are dropped though they would win: of 200
+measured races, one that began at 64 images lost the winner of a zoo with such a model in 8, one at 128 in 1."""
 
 
 def evaluated_split(splits: Collection[str]) -> str | None:

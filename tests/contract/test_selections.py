@@ -341,7 +341,7 @@ class TestRacing:
     ) -> None:
         selection_id, _ = self.start(database, **more)
         row = read(database, selection_id)
-        assert row.looks == [64, 150], "the test split stays unseen"
+        assert row.looks == [128, 200]
 
     def test_models_that_wait_go_on_or_are_out(self, database: Database) -> None:
         selection_id, evaluations = self.start(database, race={"keep": 1, "error_probability": 0.1})

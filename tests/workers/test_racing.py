@@ -14,7 +14,7 @@ from tests.fixtures.story import finished, select, upload, wait_for, wait_for_zo
 from tests.fixtures.tiny_zoo import tiny_zoo
 
 IMAGES = 200
-LOOKS = [64, 128, IMAGES]
+LOOKS = [128, IMAGES]
 
 
 def zoo_with_a_blind_model(folder: Path) -> Path:

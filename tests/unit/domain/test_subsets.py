@@ -4,14 +4,14 @@ from app.domain.subsets import evaluated_split, looks
 
 
 def test_subsets_double_up_to_all_images():
-    assert looks(400) == (64, 128, 256, 400)
-    assert looks(5000) == (64, 128, 256, 512, 1024, 2048, 5000)
-    assert looks(96) == (96,)
-    assert looks(97) == (64, 97)
+    assert looks(400) == (128, 256, 400)
+    assert looks(5000) == (128, 256, 512, 1024, 2048, 5000)
+    assert looks(192) == (192,)
+    assert looks(193) == (128, 193)
     assert looks(10) == (10,)
     assert looks(300, first=100) == (100, 300)
-    assert looks(1000, classes=100) == (400, 1000)
-    assert looks(500, classes=100) == (500,)
+    assert looks(2000, classes=100) == (800, 2000)
+    assert looks(1000, classes=100) == (1000,)
 
 
 def test_a_test_split_beside_another_stays_unseen():
