@@ -40,6 +40,7 @@ from workers.images import EvaluatedImages, choose_images
 from workers.lease import HeldLease
 from workers.near_duplicates import near_duplicate_units
 from workers.runtime import Runtime
+from workers.torch_products import TorchProducts
 
 _SMALL_MATRIX = 2_000_000
 _PERMUTATIONS = 5
@@ -119,7 +120,7 @@ def _measure(runtime: Runtime, task: Task, held: HeldLease, known: ScoredModel |
     # Threads that share a small matrix product mostly wait for each other: one is up to eight times as fast.
     threads = 1 if extraction.features_ND.size < _SMALL_MATRIX else None
     with threadpool_limits(threads, user_api="blas"):
-        scored, why = _score(task, extraction, images, units_E, held, known)
+        scored, why = _score(runtime, task, extraction, images, units_E, held, known)
     store_explanation(runtime.objects, key, why)
     store_scores(runtime.objects, key, scored)
     return scored
@@ -156,6 +157,7 @@ def _begin(runtime: Runtime, lease: Lease, held: HeldLease) -> Task:
 
 
 def _score(
+    runtime: Runtime,
     task: Task,
     extraction: Extraction,
     images: EvaluatedImages,
@@ -170,6 +172,7 @@ def _score(
         source_probabilities=None if extraction.logits_NZ is None else softmax(extraction.logits_NZ, axis=1),
         facts=task.facts,
         units=units_E,
+        products=TorchProducts(runtime.device) if runtime.device.type == "cuda" else None,
     )
     held.report("scoring", 0, len(task.scores))
     probe = measure(RANKED_BY, panel)

@@ -1,4 +1,4 @@
-"""Features in an npz file."""
+"""Features in an npz file, or in a folder of npy files."""
 
 import zipfile
 from pathlib import Path
@@ -12,17 +12,19 @@ from app.scoring import Panel, SourceClasses
 _NEEDED = ("features", "labels")
 _FACTS = ("parameters", "flops", "source_accuracy")
 _OTHERS = ("source_probabilities", "reference_features", "source_means", "source_weights", "units")
+_MAPPED = ("features", "reference_features")
 _HINT = "Write it with numpy.savez(path, features=..., labels=...); labels are numbers or strings, not objects."
+_FOLDER_HINT = "Write it with numpy.save(path, array); labels are numbers or strings, not objects."
 
 
 def read_panel(path: Path) -> Panel:
-    """Return the arrays of a file as a panel.
+    """Return the arrays of a file as a panel; features in a folder are mapped, and may be larger than memory.
 
     Raises:
         Failure: ``file_not_readable``, ``invalid_feature_file``.
         EvaluationFailed: the arrays are refused, as ``Panel`` says.
     """
-    arrays = _read(path)
+    arrays = _mapped(path) if path.is_dir() else _read(path)
     unknown = sorted(set(arrays) - {*_NEEDED, *_OTHERS, *_FACTS})
     if unknown:
         raise _invalid(
@@ -61,11 +63,21 @@ def _read(path: Path) -> dict[str, Any]:
             with archive:
                 return {name: _plain(archive, name, path) for name in archive.files}
     except OSError as error:
-        raise Failure(
-            "file_not_readable", f"{path} cannot be read: {error}.", param=str(path), hint="Check the path."
-        ) from error
+        raise _unreadable(path, error) from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise _invalid(path, "is not a whole npz file", _HINT) from error
+
+
+def _mapped(folder: Path) -> dict[str, Any]:
+    arrays: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.npy")):
+        try:
+            arrays[path.stem] = np.load(path, mmap_mode="r" if path.stem in _MAPPED else None, allow_pickle=False)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        except (ValueError, EOFError) as error:
+            raise _invalid(path, "is not a whole npy file of numbers or strings", _FOLDER_HINT) from error
+    return arrays
 
 
 def _plain(archive: "np.lib.npyio.NpzFile", name: str, path: Path) -> Any:
@@ -73,6 +85,10 @@ def _plain(archive: "np.lib.npyio.NpzFile", name: str, path: Path) -> Any:
         return archive[name]
     except ValueError as error:
         raise _invalid(path, f"has Python objects in the array {name!r}, which are not loaded", _HINT) from error
+
+
+def _unreadable(path: Path, error: OSError) -> Failure:
+    return Failure("file_not_readable", f"{path} cannot be read: {error}.", param=str(path), hint="Check the path.")
 
 
 def _invalid(path: Path, problem: str, hint: str) -> Failure:

@@ -92,10 +92,11 @@ def run(
     features: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE.npz",
+            metavar="FILE.npz | FOLDER",
             help="Arrays features (N x D) and labels (N); if there are any: source_probabilities (N x Z), "
             "reference_features (N x R), source_means (Z x D) with source_weights (Z), units (N), "
-            "parameters, flops, source_accuracy.",
+            "parameters, flops, source_accuracy. Or a folder with each array in a file NAME.npy: features are then "
+            "read as they are needed, and may be larger than memory.",
         ),
     ],
     score: Annotated[

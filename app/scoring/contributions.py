@@ -80,10 +80,15 @@ def contributions(name: str, panel: Panel) -> Contributions:
 
 def _of_directions(panel: Panel) -> Panel:
     """Return a panel whose rows are divided by their lengths; a row of zeros stays."""
-    largest_N1 = np.abs(panel.features_ND).max(axis=1, keepdims=True)
-    rows_ND = panel.features_ND / np.where(largest_N1 > 0, largest_N1, 1.0)  # so that no square vanishes
-    length_N1 = np.linalg.norm(rows_ND, axis=1, keepdims=True)
-    return Panel(rows_ND / np.where(length_N1 > 0, length_N1, 1.0), panel.labels_N)
+    directions_ND = panel.workspace.matrix(panel.num_images, panel.num_dimensions)
+    for part in panel.parts():
+        rows_BD = panel.features_ND[part]
+        largest_B1 = np.abs(rows_BD).max(axis=1, keepdims=True)
+        rows_BD = rows_BD / np.where(largest_B1 > 0, largest_B1, 1.0)  # so that no square vanishes
+        length_B1 = np.linalg.norm(rows_BD, axis=1, keepdims=True)
+        np.divide(rows_BD, np.where(length_B1 > 0, length_B1, 1.0), out=directions_ND[part])
+    memory_bytes = panel.workspace.memory_bytes
+    return Panel(directions_ND, panel.labels_N, products=panel.products, memory_bytes=memory_bytes)
 
 
 def _block_sums(name: str, panel: Panel) -> _Array:

@@ -52,6 +52,7 @@ def compute(
     source_classes: SourceClasses | None = None,
     facts: Mapping[str, float] | None = None,
     units: ArrayLike | None = None,
+    memory_bytes: int | None = None,
 ) -> Result:
     """Return one score of one feature matrix.
 
@@ -64,6 +65,7 @@ def compute(
         source_classes: class means of the source data, for scores of the distance to it.
         facts: ``parameters``, ``flops``, ``source_accuracy``, for the priors.
         units: (N,), the same number for near-duplicate images, which standard errors then count as one.
+        memory_bytes: how much matrices of the size of the features may take together, see ``Panel``.
 
     Raises:
         BadRequest: ``unknown_score``.
@@ -79,6 +81,7 @@ def compute(
         source_classes=source_classes,
         facts=facts,
         units=units,
+        memory_bytes=memory_bytes,
     )
     return measure(name, panel)
 

@@ -4,17 +4,17 @@ Legend: N images, D feature dimensions, C classes, M = min(N, D), K <= M coordin
 classes, R dimensions of a reference model.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import eigh
 from scipy.linalg.lapack import dpstrf
 
 from app.domain.errors import EvaluationFailed
 from app.scoring.contract import Input
+from app.scoring.feature_matrix import FeatureMatrix, Part, frozen
 from app.scoring.gram import independent_rows
 from app.scoring.inputs import (
     SourceClasses,
@@ -26,18 +26,19 @@ from app.scoring.inputs import (
     checked_units,
     scaled,
 )
+from app.scoring.products import NumpyProducts, Products
+from app.scoring.workspace import Workspace
 
 _Matrix = NDArray[np.float64]
-_BLOCK_ENTRIES = 1 << 18  # features brought to float64 at a time: 2 MB, which stay in a cache
 _FEW_CLASSES = 32  # up to this many, one matrix product is faster than a sum for each
-_CLEARLY_APART = 1e-100  # a difference of features whose square does not vanish
 
 
-class Panel:
+class Panel(FeatureMatrix):
     """Checked inputs with lazily computed, shared decompositions; every array is read-only.
 
     All is checked at once, but copied, and brought to float64, only where a score asks for it: the caller's arrays
-    must stay as they are for as long as the panel is in use.
+    must stay as they are for as long as the panel is in use. Features may be a file mapped into memory
+    (``numpy.load(path, mmap_mode="r")``), and larger than it: see ``memory_bytes``.
 
     Attributes:
         scale: a power of two that brings the largest feature below one; multiply by it to get the caller's features.
@@ -47,6 +48,8 @@ class Panel:
         facts: what is known of the model without images: ``parameters``, ``flops``, ``source_accuracy``.
         units_N: images with the same number are near-duplicates, drawn together when uncertainty is estimated; None
             when every image stands for itself.
+        products: what computes large products.
+        workspace: where matrices as large as the features are put.
     """
 
     def __init__(
@@ -59,17 +62,31 @@ class Panel:
         source_classes: SourceClasses | None = None,
         facts: Mapping[str, float] | None = None,
         units: ArrayLike | None = None,
+        products: Products | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
         """Check the inputs.
+
+        Args:
+            features_ND: real numbers of any precision.
+            labels_N: the class of each row.
+            source_probabilities: the pretrained classifier's (N x Z).
+            reference_features: another model's (N x R).
+            source_classes: class means of the source data.
+            facts: see ``facts``.
+            units: see ``units_N``.
+            products: what computes large products; numpy unless another is given.
+            memory_bytes: how much matrices of the size of the features may take together: half of the machine's, or
+                the container's, memory unless given. A float64 matrix of more than a quarter of it is kept in a
+                temporary file and gone through in blocks of rows.
 
         Raises:
             EvaluationFailed: ``invalid_features``, ``non_finite_features``, ``invalid_labels``, ``too_few_images``,
                 ``too_few_classes``, ``invalid_source_probabilities``, ``invalid_source_classes``, ``invalid_facts`` or
                 ``invalid_units``.
         """
-        self._raw_ND, self.scale = checked_features(features_ND)
-        self.num_images: int = len(self._raw_ND)
-        self.num_dimensions: int = self._raw_ND.shape[1]
+        self.products: Products = products or NumpyProducts()
+        super().__init__(features_ND, Workspace(memory_bytes))
         self._set_labels(labels_N)
         self._raw_probabilities = (
             None if source_probabilities is None else checked_probabilities(source_probabilities, self.num_images)
@@ -118,7 +135,7 @@ class Panel:
         if source is None:
             return None
         checked = checked_source_classes(source, self.num_dimensions)
-        return SourceClasses(_frozen(np.asarray(checked.means_ZD) / self.scale), checked.weights_Z)
+        return SourceClasses(frozen(np.asarray(checked.means_ZD) / self.scale), checked.weights_Z)
 
     @property
     def wide(self) -> bool:
@@ -131,15 +148,10 @@ class Panel:
         return "spectrum" in self.__dict__
 
     @cached_property
-    def features_ND(self) -> _Matrix:
-        """Features divided by ``scale``."""
-        return _frozen(scaled(self._raw_ND, self.scale))
-
-    @cached_property
     def source_probabilities_NZ(self) -> _Matrix:
         """The source classifier's probabilities, each row summing to one."""
         raw_NZ, sums_N = self.given_probabilities
-        return _frozen(np.asarray(raw_NZ / sums_N[:, None]))
+        return frozen(np.asarray(raw_NZ / sums_N[:, None]))
 
     @property
     def given_probabilities(self) -> tuple[NDArray[Any], _Matrix]:
@@ -160,7 +172,12 @@ class Panel:
     @property
     def reference_NR(self) -> _Matrix | None:
         """Another model's features of the same images, scaled like ``features_ND``; a new copy each time."""
-        return None if self._raw_reference is None else scaled(*self._raw_reference)
+        if self._raw_reference is None:
+            return None
+        raw_NR, scale = self._raw_reference
+        if self.workspace.holds(*raw_NR.shape):
+            return scaled(raw_NR, scale)
+        return self.filled(raw_NR.shape[1], lambda rows: scaled(raw_NR[rows], scale))
 
     @cached_property
     def class_order_N(self) -> NDArray[np.intp]:
@@ -180,86 +197,40 @@ class Panel:
     @cached_property
     def one_hot_NC(self) -> _Matrix:
         """1.0 where an image belongs to a class."""
-        return _frozen(np.eye(self.num_classes)[self.labels_N])
+        return frozen(np.eye(self.num_classes)[self.labels_N])
 
-    @cached_property
-    def mean_D(self) -> _Matrix:
-        """Mean of the (scaled) features."""
-        return self._mean_of(map(self._scaled_rows, self._row_blocks()))
-
-    @cached_property
-    def centred_ND(self) -> _Matrix:
-        """Features minus their mean; exactly zero in a dimension where all images agree."""
-        return _frozen(self.centred_copy())
-
-    def centred_copy(self) -> _Matrix:
-        """Return ``centred_ND`` as an array of the caller's own."""
-        if "centred_ND" in self.__dict__:
-            return self.centred_ND.copy()
-        scaled_ND = scaled(self._raw_ND, self.scale)
-        if "mean_D" not in self.__dict__:
-            self.mean_D = self._mean_of(scaled_ND[block] for block in self._row_blocks())
-        return self._centred(scaled_ND)
-
-    @cached_property
-    def _spread(self) -> tuple[NDArray[np.bool_] | None, bool]:
-        """(Dimensions in which all images agree, None if there are none; whether some vary by more than rounding)."""
-        least_D, most_D = self._raw_ND.min(axis=0), self._raw_ND.max(axis=0)
-        same_D = least_D == most_D
-        apart_D = scaled(most_D, self.scale) - scaled(least_D, self.scale)
-        return same_D if same_D.any() else None, bool(apart_D.max() > _CLEARLY_APART)
-
-    def centred_rows(self, images_I: NDArray[np.intp] | slice) -> _Matrix:
-        """Return some rows of ``centred_ND``, which is not formed for them."""
-        if "centred_ND" in self.__dict__:
-            return self.centred_ND[images_I]
-        return self._centred(self._scaled_rows(images_I))
-
-    def _scaled_rows(self, images_I: NDArray[np.intp] | slice) -> _Matrix:
-        return scaled(self._raw_ND[images_I], self.scale)
-
-    def _centred(self, rows_ID: _Matrix) -> _Matrix:
-        rows_ID -= self.mean_D
-        same_D, _ = self._spread
-        if same_D is not None:
-            rows_ID[:, same_D] = 0.0
-        return rows_ID
-
-    def _mean_of(self, blocks: Iterable[_Matrix]) -> _Matrix:
-        return _frozen(np.add.reduce([np.ones(len(rows_BD)) @ rows_BD for rows_BD in blocks]) / self.num_images)
-
-    def _row_blocks(self) -> list[slice]:
-        size = max(1, _BLOCK_ENTRIES // self.num_dimensions)
-        return [slice(start, start + size) for start in range(0, self.num_images, size)]
-
-    @cached_property
-    def constant(self) -> bool:
-        """Whether all images have the same features."""
-        return not self._spread[1] and not self.squared_norms_N.any()
-
-    @cached_property
-    def squared_norms_N(self) -> _Matrix:
-        """Squared length of every centred row."""
-        rows = map(self.centred_rows, self._row_blocks())
-        return _frozen(np.concatenate([np.einsum("bd,bd->b", rows_BD, rows_BD) for rows_BD in rows]))
+    def class_parts(self) -> Iterator[tuple[int, NDArray[np.intp]]]:
+        """Yield (class, images of it, as many as may be copied); a class may come more than once, in a row."""
+        size = self.workspace.block_rows(self.num_dimensions) if self.streamed else self.num_images
+        for label, images_I in enumerate(self.class_members):
+            for start in range(0, len(images_I), size):
+                yield label, images_I[start : start + size]
 
     @cached_property
     def class_sums_CD(self) -> _Matrix:
         """Sum of the centred rows of every class."""
-        return _frozen(self.sums_by_class(self.centred_ND))
+        return frozen(self.sums_by_class(self.centred_ND))
 
     @cached_property
     def scatter_MM(self) -> _Matrix:
         """The smaller of the centred Gram matrix (N x N, when ``wide``) and the scatter matrix (D x D)."""
-        centred_ND = self.centred_ND
-        return _frozen(centred_ND @ centred_ND.T if self.wide else centred_ND.T @ centred_ND)
+        size = min(self.num_images, self.num_dimensions)
+        self.workspace.demand(size**2, f"The matrix of {size} x {size} inner products")
+        return frozen((self.products.gram if self.wide else self.products.scatter)(self.centred_ND))
 
     @cached_property
     def gram_energy_N(self) -> _Matrix:
         """Row sums of the squared entries of the centred Gram matrix, which is not formed unless it is the smaller."""
         if self.wide:
-            return _frozen(np.einsum("nm,nm->n", self.scatter_MM, self.scatter_MM))
-        return _frozen(np.einsum("nd,nd->n", self.centred_ND @ self.scatter_MM, self.centred_ND))
+            return frozen(np.einsum("nm,nm->n", self.scatter_MM, self.scatter_MM))
+        return frozen(self.energy_of(self.centred_ND, self.scatter_MM))
+
+    def energy_of(self, rows_ND: _Matrix, scatter_DD: _Matrix) -> _Matrix:
+        """Return the row sums of the squared entries of a Gram matrix from the scatter matrix of the same rows."""
+        energy_N = np.empty(self.num_images)
+        for part in self.parts():
+            energy_N[part] = np.einsum("nd,nd->n", self.products.times(rows_ND[part], scatter_DD), rows_ND[part])
+        return energy_N
 
     @cached_property
     def spectrum(self) -> tuple[_Matrix, _Matrix]:
@@ -268,25 +239,25 @@ class Panel:
         Those of the Gram matrix sum to zero: what is the same for all images, an eigenvector of value zero, is taken
         out of them.
         """
-        # Of minus the matrix, so that the largest come first; in LAPACK's order of entries, so that none is copied.
-        negated_MM = np.negative(self.scatter_MM).T
-        values_M, vectors_MM = eigh(negated_MM, overwrite_a=True, check_finite=False, driver="evr")
+        values_M, vectors_MM = self.products.eigh(self.scatter_MM)
         if self.wide:
             vectors_MM -= vectors_MM.mean(axis=0)
-        return _frozen(np.maximum(-values_M, 0.0)), _frozen(vectors_MM)
+        return frozen(np.maximum(values_M, 0.0)), frozen(vectors_MM)
 
     @cached_property
     def principal_NM(self) -> _Matrix:
         """Centred features in the coordinates of their principal axes: an exact rotation to M dimensions."""
         values_M, vectors_MM = self.spectrum
-        return _frozen(vectors_MM * np.sqrt(values_M) if self.wide else self.centred_ND @ vectors_MM)
-
-    def principal_columns(self, start: int, stop: int) -> _Matrix:
-        """Return columns ``start:stop`` of ``principal_NM``, which is not formed for them."""
-        values_M, vectors_MM = self.spectrum
         if self.wide:
-            return np.asarray(vectors_MM[:, start:stop] * np.sqrt(values_M[start:stop]))
-        return self.principal_NM[:, start:stop]
+            return frozen(vectors_MM * np.sqrt(values_M))
+        if not self.streamed:
+            return frozen(self.products.times(self.centred_ND, vectors_MM))
+        return frozen(self.filled(len(values_M), lambda rows: self.products.times(self.centred_ND[rows], vectors_MM)))
+
+    def principal_rows(self, images: slice) -> _Matrix:
+        """Return some rows of ``principal_NM``, which is not formed for them."""
+        values_M, vectors_MM = self.spectrum
+        return np.asarray(vectors_MM[images] * np.sqrt(values_M)) if self.wide else self.principal_NM[images]
 
     @cached_property
     def coordinates_NK(self) -> _Matrix:
@@ -299,65 +270,72 @@ class Panel:
         if not self.wide:
             return self.centred_ND
         if self.constant:
-            return _frozen(np.zeros((self.num_images, 1)))
+            return frozen(np.zeros((self.num_images, 1)))
         coordinates_NK = independent_rows(self.scatter_MM)
         if coordinates_NK is not None:
-            return _frozen(coordinates_NK)
+            return frozen(coordinates_NK)
         factor_NN, pivots_N, rank, _ = dpstrf(self.scatter_MM, lower=1, tol=-1.0)
         coordinates_NK = np.empty((self.num_images, rank))
         coordinates_NK[pivots_N - 1] = np.tril(factor_NN)[:, :rank]
-        return _frozen(coordinates_NK)
+        return frozen(coordinates_NK)
 
     @cached_property
     def coordinate_sums_CK(self) -> _Matrix:
         """Sum of the coordinates of every class."""
-        return _frozen(self.sums_by_class(self.coordinates_NK)) if self.wide else self.class_sums_CD
+        return frozen(self.sums_by_class(self.coordinates_NK)) if self.wide else self.class_sums_CD
 
     @cached_property
     def coordinate_scatter_KK(self) -> _Matrix:
         """Scatter matrix of the coordinates."""
-        return _frozen(self.coordinates_NK.T @ self.coordinates_NK) if self.wide else self.scatter_MM
+        return frozen(self.products.scatter(self.coordinates_NK)) if self.wide else self.scatter_MM
 
     @cached_property
     def within_scatter_KK(self) -> _Matrix:
         """Scatter matrix of the coordinates about their class means."""
         scaled_CK = self.coordinate_sums_CK / np.sqrt(self.counts_C)[:, None]
         within_KK = scaled_CK.T @ scaled_CK
-        return _frozen(np.subtract(self.coordinate_scatter_KK, within_KK, out=within_KK))
+        return frozen(np.subtract(self.coordinate_scatter_KK, within_KK, out=within_KK))
 
     @cached_property
     def class_means_CD(self) -> _Matrix:
         """Mean of the centred rows of every class."""
-        return _frozen(self.class_sums_CD / self.counts_C[:, None])
+        return frozen(self.class_sums_CD / self.counts_C[:, None])
 
     @cached_property
     def residual_norms_N(self) -> _Matrix:
         """Squared distance of every row from the mean of its class."""
         norms_N = np.empty(self.num_images)
-        for label, images_I in enumerate(self.class_members):
+        for label, images_I in self.class_parts():
             residual_ID = self.centred_ND[images_I] - self.class_means_CD[label]
             norms_N[images_I] = np.einsum("id,id->i", residual_ID, residual_ID)
-        return _frozen(norms_N)
+        return frozen(norms_N)
 
     def sums_by_class(self, rows_NK: _Matrix) -> _Matrix:
         """Return the sum of the rows of every class."""
         if self.num_classes <= _FEW_CLASSES:
             return np.asarray(self.one_hot_NC.T @ rows_NK)
-        sums_CK = np.empty((self.num_classes, rows_NK.shape[1]))
-        for label, images_I in enumerate(self.class_members):
-            np.matmul(np.ones(len(images_I)), rows_NK[images_I], out=sums_CK[label])
+        sums_CK = np.zeros((self.num_classes, rows_NK.shape[1]))
+        for label, images_I in self.class_parts():
+            sums_CK[label] += np.ones(len(images_I)) @ rows_NK[images_I]
         return sums_CK
+
+    def own_products(self, rows_ND: _Matrix, vectors_CD: _Matrix) -> _Matrix:
+        """Return the inner product of every row with the vector of its class."""
+        products_N = np.empty(self.num_images)
+        for label, images_I in self.class_parts():
+            products_N[images_I] = rows_ND[images_I] @ vectors_CD[label]
+        return products_N
 
     @property
     def gram_known(self) -> bool:
         """Whether the centred Gram matrix has been formed."""
         return self.wide and "scatter_MM" in self.__dict__
 
-    def gram_rows(self, images_I: NDArray[np.intp] | slice) -> _Matrix:
+    def gram_rows(self, images_I: Part) -> _Matrix:
         """Return some rows of the centred Gram matrix."""
         if self.wide:
             return self.scatter_MM[images_I]
-        return self.centred_ND[images_I] @ self.centred_ND.T
+        return np.asarray(self.products.times(self.centred_ND[images_I], self.centred_ND.T))
 
 
 # Kept apart, so that a panel with other labels does not take them over.
@@ -376,8 +354,3 @@ _OF_LABELS = frozenset(
         "within_scatter_KK",
     }
 )
-
-
-def _frozen(array: _Matrix) -> _Matrix:
-    array.flags.writeable = False
-    return array

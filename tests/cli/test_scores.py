@@ -168,6 +168,23 @@ def test_a_single_array_is_no_feature_file(tmp_path):
     assert "holds a single array" in scores("run", tmp_path / "one.npy").err
 
 
+def test_a_folder_of_arrays(tmp_path, file):
+    with np.load(file) as arrays:
+        for name in arrays:
+            np.save(tmp_path / f"{name}.npy", arrays[name])
+    chosen = ("--score", "lfc", "--score", "knn", "--json")
+    done = scores("run", tmp_path, *chosen)
+    assert done.code == 0
+    assert done.json == scores("run", file, *chosen).json
+    (tmp_path / "units.npy").write_bytes(b"1,2")
+    broken = scores("run", tmp_path)
+    assert broken.code == 1
+    assert "not a whole npy file" in broken.err
+    (tmp_path / "units.npy").unlink()
+    (tmp_path / "labels.npy").unlink()
+    assert "has no array named 'labels', only features" in scores("run", tmp_path).err
+
+
 def test_the_worked_example_passes_as_documented(tmp_path):
     (tmp_path / "centre_margin.py").write_text(FILE)
     done = scores("check", tmp_path / "centre_margin.py")

@@ -1,12 +1,13 @@
 """Linear discriminant analysis with a shrunken covariance, leave-one-out.
 
-Legend: N images, D feature dimensions, C classes, M principal axes, B of them in a block, K coordinates.
+Legend: N images, B of them in a block, D feature dimensions, C classes, M principal axes, K coordinates.
 
 Leaving an image out moves its class mean and takes one rank-one term from the within-class scatter; by Sherman and
 Morrison all N discriminants follow from inner products in the metric of the whole scatter's inverse. Nothing is fitted
 more than once. The within-class scatter is the total one, diagonal in the principal axes, less a term of rank C.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +24,7 @@ _Array = NDArray[np.float64]
 _TIE = 1e-9  # log posteriors closer than this are equal: rounding must not decide
 _LEAST, _MOST = 1e-6, 1 - 1e-9  # intensities short of 0 and 1 keep the covariance, and its inverse's scale, finite
 _ENOUGH = 1e-4  # share of a difference in what it is taken from that leaves it twelve digits
-_BLOCK = 256  # principal axes at a time
+_BLOCK = 256  # images at a time
 _NEGLIGIBLE = 1e-11  # share of the total scatter below which the within-class scatter is rounding noise
 
 
@@ -177,8 +178,7 @@ def _by_total_scatter(panel: Panel, penalty: float) -> tuple[_Array, _Array, _Ar
     if panel.num_classes > min(panel.num_images, panel.num_dimensions) // 2:
         return None
     n_C, inverse_M = panel.counts_C, 1 / (panel.spectrum[0] + penalty)
-    blocks = [(start, start + _BLOCK) for start in range(0, len(inverse_M), _BLOCK)]
-    means_CM = np.hstack([panel.one_hot_NC.T @ panel.principal_columns(*block) for block in blocks]) / n_C[:, None]
+    means_CM = _principal_means(panel)
     weighted_CM = means_CM * inverse_M
     between_CC = weighted_CM @ means_CM.T
     root_C = np.sqrt(n_C)
@@ -187,11 +187,11 @@ def _by_total_scatter(panel: Panel, penalty: float) -> tuple[_Array, _Array, _Ar
         return None
     lifts_CC = root_C[:, None] * vectors_CC / np.sqrt(values_C)
     # Differences first: an image close to its class mean must not lose its distance to rounding.
-    along_NC, leverage_N = np.zeros((panel.num_images, len(n_C))), np.zeros(panel.num_images)
-    for start, stop in blocks:
-        own_NB = panel.principal_columns(start, stop) - means_CM[panel.labels_N, start:stop]
-        along_NC += own_NB @ weighted_CM[:, start:stop].T
-        leverage_N += np.square(own_NB, out=own_NB) @ inverse_M[start:stop]
+    along_NC, leverage_N = np.empty((panel.num_images, len(n_C))), np.empty(panel.num_images)
+    for block in _blocks(panel):
+        own_BM = panel.principal_rows(block) - means_CM[panel.labels_N[block]]
+        along_NC[block] = own_BM @ weighted_CM.T
+        leverage_N[block] = np.square(own_BM, out=own_BM) @ inverse_M
     lifted_NC, lifted_CC = along_NC @ lifts_CC, between_CC @ lifts_CC
     return (
         leverage_N + np.einsum("nc,nc->n", lifted_NC, lifted_NC),
@@ -204,7 +204,26 @@ def _by_within_scatter(panel: Panel, penalty: float) -> tuple[_Array, _Array, _A
     """Return the same from a Cholesky factor of the within-class scatter."""
     within_KK = panel.within_scatter_KK
     lower_KK = cholesky(within_KK + penalty * np.eye(len(within_KK)), lower=True)
-    whitened_KN = solve_triangular(lower_KK, panel.coordinates_NK.T, lower=True)
-    means_KC = (whitened_KN @ panel.one_hot_NC) / panel.counts_C
-    own_KN = whitened_KN - means_KC[:, panel.labels_N]
-    return np.einsum("kn,kn->n", own_KN, own_KN), own_KN.T @ means_KC, means_KC.T @ means_KC
+    means_CK = panel.coordinate_sums_CK / panel.counts_C[:, None]
+    whitened_KC = solve_triangular(lower_KK, means_CK.T, lower=True)
+    along_NC, leverage_N = np.empty((panel.num_images, panel.num_classes)), np.empty(panel.num_images)
+    for part in panel.parts(means_CK.shape[1]):
+        own_BK = panel.coordinates_NK[part] - means_CK[panel.labels_N[part]]
+        own_KB = solve_triangular(lower_KK, own_BK.T, lower=True, overwrite_b=True)
+        along_NC[part], leverage_N[part] = own_KB.T @ whitened_KC, np.einsum("kb,kb->b", own_KB, own_KB)
+    return leverage_N, along_NC, whitened_KC.T @ whitened_KC
+
+
+def _principal_means(panel: Panel) -> _Array:
+    """Return the class means along the principal axes (C x M)."""
+    values_M, vectors_MM = panel.spectrum
+    if panel.wide:
+        sums_CM = panel.one_hot_NC.T @ vectors_MM * np.sqrt(values_M)
+    else:
+        sums_CM = panel.one_hot_NC.T @ panel.principal_NM
+    return np.asarray(sums_CM / panel.counts_C[:, None])
+
+
+def _blocks(panel: Panel) -> Iterator[slice]:
+    for start in range(0, panel.num_images, _BLOCK):
+        yield slice(start, min(start + _BLOCK, panel.num_images))

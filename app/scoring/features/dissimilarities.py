@@ -14,6 +14,7 @@ EXACT_IMAGES = 6000
 BINS = 1 << 23
 _GRID = 1e11  # similarities that agree in eleven digits are equal: rounding must not order duplicates
 _BLOCK_ENTRIES = 4_000_000  # similarities held at a time: 32 MB
+_BLOCK = 512  # rows at a time
 _PLACE_BITS = 25  # EXACT_IMAGES have fewer than 2^25 pairs; the grid has fewer than 2^38 values
 _SQUARE_VANISHES = 1e-100
 _SHORT = 1e-20  # squared length of a row, relative to the mean, below which it is rounding
@@ -26,7 +27,12 @@ def standardise(rows_ND: _Matrix) -> _Matrix:
     if largest_D.min() < _SQUARE_VANISHES:
         rows_ND /= np.where(varies_D, largest_D, 1.0)
     rows_ND *= np.sqrt(len(rows_ND) / np.where(varies_D, np.einsum("nd,nd->d", rows_ND, rows_ND), 1.0))
-    return rows_ND if varies_D.all() else rows_ND[:, varies_D]
+    if varies_D.all():
+        return rows_ND
+    kept = int(varies_D.sum())
+    for start in range(0, len(rows_ND), _BLOCK):
+        rows_ND[start : start + _BLOCK, :kept] = rows_ND[start : start + _BLOCK, varies_D]
+    return rows_ND[:, :kept]
 
 
 def make_unit(rows_NV: _Matrix) -> None:
@@ -52,7 +58,7 @@ def profile_rows(centred_ND: _Matrix) -> _Matrix:
 def pair_blocks(unit_NV: _Matrix) -> Iterator[tuple[int, int, _Matrix]]:
     """Yield (start, stop, similarities of images start:stop with images start:), on a grid of whole numbers."""
     images = len(unit_NV)
-    block = max(1, min(512, _BLOCK_ENTRIES // images))
+    block = max(1, min(_BLOCK, _BLOCK_ENTRIES // images))
     for start in range(0, images, block):
         stop = min(start + block, images)
         similarity_BN = unit_NV[start:stop] @ unit_NV[start:].T

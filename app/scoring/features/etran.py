@@ -1,6 +1,6 @@
 """ETran: an energy that knows no labels, and a discriminant analysis; as published, and mended.
 
-Legend: N images, D feature dimensions, C classes.
+Legend: N images, B of them in a block, D feature dimensions, C classes.
 
 The published score is .15 energy + .85 class part, each scaled to 0..1 over the candidates. Its code computes something
 other than its paper says: the energy runs over feature coordinates in place of class logits, and an eigen-decomposition
@@ -28,9 +28,12 @@ def etran_energy(panel: Panel) -> Result:
 
     Source: Gholami et al. 2023, arXiv:2308.02027, energy score, as their code has it.
     """
-    largest_N1 = panel.features_ND.max(axis=1, keepdims=True)
-    spread_ND = (panel.features_ND - largest_N1) * min(panel.scale, _LARGEST_FACTOR)
-    energy_N = largest_N1[:, 0] * panel.scale + np.log(np.exp(spread_ND).sum(axis=1))
+    energy_N = np.empty(panel.num_images)
+    for part in panel.parts():
+        rows_BD = panel.features_ND[part]
+        largest_B = rows_BD.max(axis=1)
+        spread_BD = (rows_BD - largest_B[:, None]) * min(panel.scale, _LARGEST_FACTOR)
+        energy_N[part] = largest_B * panel.scale + np.log(np.exp(spread_BD, out=spread_BD).sum(axis=1))
     return Result(value=_lowest(energy_N), warnings=("constant_features",) * panel.constant)
 
 
@@ -40,12 +43,16 @@ def etran_mended_energy(panel: Panel) -> Result:
     Source: Gholami et al. 2023, arXiv:2308.02027, energy score, changed as said.
     """
     warnings = ("constant_features",) * panel.constant
-    size = float(np.sqrt((panel.features_ND**2).mean()))
+    features_ND = panel.features_ND
+    size = float(np.sqrt(np.einsum("nd,nd->", features_ND, features_ND) / features_ND.size))
     if size == 0.0:
         return Result(value=0.0, warnings=warnings)
-    x_ND = panel.features_ND / size
-    largest_N1 = x_ND.max(axis=1, keepdims=True)
-    energy_N = largest_N1[:, 0] + np.log(np.exp(x_ND - largest_N1).mean(axis=1))
+    energy_N = np.empty(panel.num_images)
+    for part in panel.parts():
+        rows_BD = features_ND[part] / size
+        largest_B = rows_BD.max(axis=1)
+        rows_BD -= largest_B[:, None]
+        energy_N[part] = largest_B + np.log(np.exp(rows_BD, out=rows_BD).mean(axis=1))
     return Result(value=_lowest(energy_N), warnings=warnings)
 
 

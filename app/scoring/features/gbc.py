@@ -42,13 +42,13 @@ def gbc_diagonal(panel: Panel) -> Result:
     """
     if panel.constant:
         return _constant(panel)
-    means_CD, variances_CD, members = panel.class_means_CD, np.empty_like(panel.class_sums_CD), panel.class_members
-    for label, members_I in enumerate(members):
+    means_CD, variances_CD, n_C = panel.class_means_CD, np.zeros_like(panel.class_sums_CD), panel.counts_C
+    for label, members_I in panel.class_parts():
         residual_ID = panel.centred_ND[members_I]
         residual_ID -= means_CD[label]
         np.square(residual_ID, out=residual_ID)
-        variances_CD[label] = np.ones(len(members_I)) @ residual_ID / len(members_I)
-    total_D = panel.counts_C / panel.num_images @ (means_CD**2 + variances_CD)
+        variances_CD[label] += np.ones(len(members_I)) @ residual_ID / n_C[label]
+    total_D = n_C / panel.num_images @ (means_CD**2 + variances_CD)
     scale_D = np.divide(1.0, np.sqrt(total_D), out=np.zeros_like(total_D), where=total_D > _NO_VARIANCE)
     floored_CD = np.maximum(variances_CD * scale_D**2, VARIANCE_FLOOR)
     overlap_CC = _overlap(_distances(means_CD * scale_D, floored_CD))
@@ -56,13 +56,13 @@ def gbc_diagonal(panel: Panel) -> Result:
     to_means_CD, to_variances_CD = _derivatives(overlap_CC, means_CD * scale_D, floored_CD)
     to_variances_CD[floored_CD == VARIANCE_FLOOR] = 0.0
     influence_N = np.empty(panel.num_images)
-    for label, members_I in enumerate(members):
+    for label, members_I in panel.class_parts():
         residual_ID = panel.centred_ND[members_I]
         residual_ID -= means_CD[label]
-        moved_I = residual_ID @ (to_means_CD[label] * scale_D)
-        moved_I += np.square(residual_ID, out=residual_ID) @ (to_variances_CD[label] * scale_D**2)
-        influence_N[members_I] = (moved_I - moved_I.mean()) / len(members_I)
-    return Result(value=0.0 - float(overlap_CC.sum()), influence_N=influence_N)
+        influence_N[members_I] = residual_ID @ (to_means_CD[label] * scale_D)
+        influence_N[members_I] += np.square(residual_ID, out=residual_ID) @ (to_variances_CD[label] * scale_D**2)
+    influence_N -= (np.bincount(panel.labels_N, influence_N) / n_C)[panel.labels_N]
+    return Result(value=0.0 - float(overlap_CC.sum()), influence_N=influence_N / n_C[panel.labels_N])
 
 
 def gbc_spherical(panel: Panel) -> Result:
@@ -97,7 +97,7 @@ def gbc_spherical(panel: Panel) -> Result:
     to_variance_C[variances_C < VARIANCE_FLOOR * total] = 0.0
     own_N = panel.labels_N
     influence_N = np.empty(panel.num_images)
-    for label, members_I in enumerate(panel.class_members):
+    for label, members_I in panel.class_parts():
         influence_N[members_I] = (panel.centred_ND[members_I] - means_CD[label]) @ to_means_CD[label]
     influence_N += to_variance_C[own_N] * (residual_N - variances_C[own_N])
     return Result(value=0.0 - float(overlap_CC.sum()), influence_N=influence_N / n_C[own_N])

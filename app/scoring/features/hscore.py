@@ -161,7 +161,7 @@ def _alpha_slopes(panel: Panel, alpha: float, mean_eigenvalue: float, mean_slope
     energy = float(panel.gram_energy_N.sum()) / n**2
     energy_slope_N = 2 * (panel.gram_energy_N / n - energy) / n
     # An image moves the mean of all, and with it every length.
-    moved_N = 4 * panel.centred_ND @ (norms_N @ panel.centred_ND) / n
+    moved_N = 4 * (panel.centred_ND @ (norms_N @ panel.centred_ND)) / n
     fourth_slope_N = (norms_N**2 - float(norms_N @ norms_N) / n - moved_N) / n
     distance = energy / d - mean_eigenvalue**2
     distance_slope_N = energy_slope_N / d - 2 * mean_eigenvalue * mean_slope_N

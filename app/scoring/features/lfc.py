@@ -76,7 +76,8 @@ def lfc_cosine(panel: Panel) -> Result:
         return _pearson_over_pairs(panel, sums, diagonal=True)
     largest_N = np.maximum(panel.features_ND.max(axis=1), -panel.features_ND.min(axis=1))
     divisor_N = np.where(largest_N > 0, largest_N, 1.0)  # so that the squares of a short row do not vanish
-    unit_ND = panel.features_ND / divisor_N[:, None]
+    unit_ND = panel.workspace.matrix(panel.num_images, panel.num_dimensions)
+    np.divide(panel.features_ND, divisor_N[:, None], out=unit_ND)
     length_N = np.sqrt(np.einsum("nd,nd->n", unit_ND, unit_ND))
     unit_ND /= np.where(length_N > 0, length_N, 1.0)[:, None]
     mean_D = unit_ND.mean(axis=0)
@@ -85,10 +86,10 @@ def lfc_cosine(panel: Panel) -> Result:
     if squared_norms_N.max() <= _SAME_DIRECTION:
         return Result(value=0.0, warnings=("no_variation",))
     if panel.wide:
-        gram_NN = unit_ND @ unit_ND.T
+        gram_NN = panel.products.gram(unit_ND)
         energy_N = np.einsum("nm,nm->n", gram_NN, gram_NN)
     else:
-        energy_N = np.einsum("nd,nd->n", unit_ND @ (unit_ND.T @ unit_ND), unit_ND)
+        energy_N = panel.energy_of(unit_ND, panel.products.scatter(unit_ND))
     rows = _Rows(unit_ND, mean_D, squared_norms_N, energy_N, panel.sums_by_class(unit_ND))
     return _pearson_over_pairs(panel, _sums_over_rows(panel, rows, diagonal=True), diagonal=True)
 
@@ -112,7 +113,7 @@ def lfc_centered(panel: Panel) -> Result:
     # Without image i of class c the mean moves by -x_i/(n-1): every class sum s_g becomes s_g + n_g x_i/(n-1), and s_c
     # loses n/(n-1) x_i besides. The scatter matrix loses n/(n-1) x_i x_i^T.
     own_N, t = n_C[panel.labels_N], n / (n - 1)
-    own_sum_dot_x_N = _times_own_sum(panel, x_ND, s_CD)
+    own_sum_dot_x_N = panel.own_products(x_ND, s_CD)
     weighted_sums_dot_x_N = x_ND @ (n_C @ s_CD)
     between_N = (
         between
@@ -141,19 +142,11 @@ def _sums_over_rows(panel: Panel, rows: _Rows, *, diagonal: bool) -> _Sums:
     own_N = panel.counts_C.astype(np.float64)[panel.labels_N]
     row_N = n * a_N
     energy_N = rows.gram_energy_N + 2 * (x_ND @ (x_ND.T @ a_N)) + n * a_N**2 + a_N @ a_N
-    same_N = _times_own_sum(panel, x_ND, rows.class_sums_CD) + own_N * a_N + a_C[panel.labels_N]
+    same_N = panel.own_products(x_ND, rows.class_sums_CD) + own_N * a_N + a_C[panel.labels_N]
     self_N = d_N + 2 * a_N
     if diagonal:
         return _Sums(row_N, energy_N, same_N, self_N, 0.0)  # centred rows sum to zero, and so do the entries of H
     return _Sums(row_N - self_N, energy_N - self_N**2, same_N - self_N, np.zeros_like(self_N), -float(d_N.sum()))
-
-
-def _times_own_sum(panel: Panel, x_ND: _Vector, sums_CD: _Vector) -> _Vector:
-    """Return the inner product of every row with the sum of its class."""
-    products_N = np.empty(len(x_ND))
-    for label, images_I in enumerate(panel.class_members):
-        products_N[images_I] = x_ND[images_I] @ sums_CD[label]
-    return products_N
 
 
 def _sums_of_cosines(panel: Panel) -> _Sums | None:

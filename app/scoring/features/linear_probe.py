@@ -24,10 +24,10 @@ _NEGLIGIBLE = 1e-12  # share of the largest eigenvalue below which an axis is ro
 def linear_probe(panel: Panel) -> Result:
     """Return the out-of-fold accuracy of multinomial logistic regression, and each image's part in it.
 
-    Features are centred, rotated to their principal axes and divided by their root mean square length; neither step
-    reads a label. The penalty of each fold's model is the one whose models predict the images of the *other* folds
-    best, by log-likelihood: no image has a say in the penalty of the model it is judged by, except as one of the
-    training images of the models for other folds. An image whose class ties with another counts as wrong.
+    Features are centred and rotated to their principal axes, which reads no label; their unit does not count. The
+    penalty of each fold's model is the one whose models predict the images of the *other* folds best, by
+    log-likelihood: no image has a say in the penalty of the model it is judged by, except as one of the training images
+    of the models for other folds. An image whose class ties with another counts as wrong.
 
     Raises:
         EvaluationFailed: ``no_held_out_images``: no class has two images.
@@ -42,7 +42,7 @@ def linear_probe(panel: Panel) -> Result:
             hint="Upload at least two images for some of the classes.",
         )
     folds = np.unique(folds_N[held_out_N])
-    path = SoftmaxPath(_scaled_axes(panel), panel.labels_N, panel.num_classes, folds_N != folds[:, None])
+    path = SoftmaxPath(_axes(panel), panel.labels_N, panel.num_classes, folds_N != folds[:, None])
     likelihoods, outcomes = [], []
     converged, best, waited = True, -np.inf, 0
     for relative in RELATIVE_PENALTIES:
@@ -77,12 +77,12 @@ def linear_probe(panel: Panel) -> Result:
     )
 
 
-def _scaled_axes(panel: Panel) -> NDArray[np.float64]:
+def _axes(panel: Panel) -> NDArray[np.float64]:
     if panel.constant:
         return np.zeros((panel.num_images, 1))
     values_M, _ = panel.spectrum
     kept_M = values_M > _NEGLIGIBLE * values_M[0]
-    return np.asarray(panel.principal_NM[:, kept_M] / np.sqrt(panel.squared_norms_N.mean()))
+    return panel.principal_NM[:, : int(kept_M.sum())]
 
 
 def _out_of_fold(

@@ -15,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.scoring.panel import Panel
+from app.scoring.products import Products
 
 _Vector = NDArray[np.float64]
 _Single = NDArray[np.float32]
 _Indices = NDArray[np.intp]
+_Short = NDArray[np.int32]  # indices that are kept in numbers
 _TILE = 1024
 _PAIRS = 256  # pairs computed again at a time
-_MOST_HELD = 4_000_000  # candidates, before those that others have overtaken are dropped
+_MOST_HELD = 500_000  # candidates, before those that others have overtaken are dropped; at least
+_HELD_FOR_EACH = 4  # times as many as neighbours are asked for
 _UNIT = 2.0**-24  # relative rounding error of single precision
 
 
@@ -61,7 +64,9 @@ def nearest(panel: Panel, neighbours: int, *, cosine: bool) -> Candidates:
     size_N = np.ones(panel.num_images) if cosine else length_N / divisor_N
     bias_N = np.zeros(panel.num_images) if cosine else size_N**2 / 2
     margin_N = 1.01 * _UNIT * ((panel.num_dimensions + 8) * size_N + 8)
-    held = _screened(rows_ND, bias_N.astype(np.float32), margin_N, min(neighbours, panel.num_images - 1))
+    held = _screened(
+        panel.products, rows_ND, bias_N.astype(np.float32), margin_N, min(neighbours, panel.num_images - 1)
+    )
     return held.candidates(margin_N)
 
 
@@ -81,7 +86,7 @@ def counts(candidates: Candidates, images: int) -> _Indices:
 
 
 def _single_rows(panel: Panel, divisor_N: _Vector) -> _Single:
-    rows_ND = np.empty((panel.num_images, panel.num_dimensions), dtype=np.float32)
+    rows_ND = panel.workspace.matrix(panel.num_images, panel.num_dimensions, np.float32)
     for images_B in _blocks(panel.num_images, 128):
         rows_BD = panel.centred_rows(images_B)
         np.multiply(rows_BD, 1 / divisor_N[images_B, None], out=rows_ND[images_B], casting="same_kind")
@@ -99,13 +104,14 @@ class _Held:
     def __init__(self, images: int, neighbours: int, margin_N: _Vector) -> None:
         self._neighbours, self._margin_N = neighbours, margin_N
         self.limit_N = np.full(images, np.inf, dtype=np.float32)
-        self._parts: list[tuple[_Indices, _Indices, _Single]] = []
+        self._parts: list[tuple[_Short, _Short, _Single]] = []
         self._held = 0
+        self._most = max(_MOST_HELD, _HELD_FOR_EACH * neighbours * images)
 
     def add(self, image_V: _Indices, other_V: _Indices, key_V: _Single) -> None:
-        self._parts.append((image_V, other_V, key_V))
+        self._parts.append((image_V.astype(np.int32), other_V.astype(np.int32), key_V))
         self._held += len(key_V)
-        if self._held > _MOST_HELD:
+        if self._held > self._most:
             self._drop()
 
     def lower(self, images: slice, key_BT: _Single) -> None:
@@ -121,12 +127,15 @@ class _Held:
     def candidates(self, margin_N: _Vector) -> Candidates:
         self._drop()
         image_V, other_V, key_V = self._parts[0]
-        return Candidates(image_V, other_V, key_V.astype(np.float64), margin_N)
+        return Candidates(image_V.astype(np.intp), other_V.astype(np.intp), key_V.astype(np.float64), margin_N)
 
     def _drop(self) -> None:
         image_V, other_V, key_V = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        self._parts.clear()
         order_V = np.lexsort((key_V, image_V))
-        image_V, other_V, key_V = image_V[order_V], other_V[order_V], key_V[order_V]
+        image_V = image_V[order_V]  # one after the other, so that no two of them are held twice
+        other_V = other_V[order_V]
+        key_V = key_V[order_V]
         first_N = np.searchsorted(image_V, np.arange(len(self.limit_N)))
         last_N = first_N + self._neighbours - 1
         known_N = last_N < len(image_V)
@@ -141,12 +150,12 @@ class _Held:
         return np.nextafter((last_B + 2 * self._margin_N[images]).astype(np.float32), np.float32(np.inf))
 
 
-def _screened(rows_ND: _Single, bias_N: _Single, margin_N: _Vector, neighbours: int) -> _Held:
+def _screened(products: Products, rows_ND: _Single, bias_N: _Single, margin_N: _Vector, neighbours: int) -> _Held:
     """Go through the tiles on and above the diagonal; those above serve both their rows and their columns."""
     held = _Held(len(rows_ND), neighbours, margin_N)
     tiles = list(_blocks(len(rows_ND), _TILE))
     for tile in tiles:
-        key_TT = bias_N[tile] - rows_ND[tile] @ rows_ND[tile].T
+        key_TT = bias_N[tile] - products.times(rows_ND[tile], rows_ND[tile].T)
         np.fill_diagonal(key_TT, np.inf)
         held.lower(tile, key_TT)
         row_V, column_V = np.nonzero(key_TT <= held.limit_N[tile, None])
@@ -155,7 +164,7 @@ def _screened(rows_ND: _Single, bias_N: _Single, margin_N: _Vector, neighbours: 
         held.add(row_V[finite_V] + tile.start, column_V[finite_V] + tile.start, key_V[finite_V])
     for index, rows in enumerate(tiles):
         for columns in tiles[index + 1 :]:
-            product_TT = rows_ND[rows] @ rows_ND[columns].T
+            product_TT = products.times(rows_ND[rows], rows_ND[columns].T)
             row_V, column_V = np.nonzero(product_TT >= bias_N[columns] - held.limit_N[rows, None])
             key_V = bias_N[columns][column_V] - product_TT[row_V, column_V]
             held.add(row_V + rows.start, column_V + columns.start, key_V)

@@ -52,9 +52,8 @@ def pactran_gauss(panel: Panel) -> Result:
             hint="Divide the features by a constant, the same for all models, or leave this score out.",
         )
     scale = panel.scale if log_size > -600 else 0.0
-    x_NM = panel.principal_NM * scale
     precision = 1 / (PRIOR_WIDTH * n)
-    loss, probability_NC, converged = _fit(x_NM, panel.one_hot_NC, precision)
+    loss, probability_NC, converged = _fit(_with_one(panel, scale), panel.one_hot_NC, precision)
     curvature_NC = probability_NC * (1 - probability_NC)
     squares_N = panel.squared_norms_N * scale**2
     hessian = float(((squares_N + 1) @ curvature_NC).sum()) + classes * dimensions * precision
@@ -77,10 +76,10 @@ class _Loss:
         variance_A1 = np.einsum("na,na->a", with_one_NA, with_one_NA)[:, None] / n
         self.length_A1 = 1 / np.sqrt(variance_A1 * uncertainty + penalty_A1)
         self._shrink_A1 = penalty_A1 * self.length_A1**2
-        self._scaled_NA, self._labels_NC = with_one_NA * self.length_A1[:, 0], labels_NC
+        self._with_one_NA, self._labels_NC = with_one_NA, labels_NC
 
     def log_probabilities(self, weights_AC: _Array) -> _Array:
-        logits_NC = self._scaled_NA @ weights_AC
+        logits_NC = self._with_one_NA @ (self.length_A1 * weights_AC)
         logits_NC -= logits_NC.max(axis=1, keepdims=True)
         return np.asarray(logits_NC - np.log(np.exp(logits_NC).sum(axis=1, keepdims=True)))
 
@@ -90,19 +89,28 @@ class _Loss:
         log_NC = self.log_probabilities(weights_AC)
         loss = 0.5 * float((self._shrink_A1 * weights_AC**2).sum())
         loss -= float(np.einsum("nc,nc->", log_NC, self._labels_NC)) / n
-        gradient_AC = self._scaled_NA.T @ ((np.exp(log_NC) - self._labels_NC) / n) + self._shrink_A1 * weights_AC
-        return loss, gradient_AC.ravel()
+        gradient_AC = self.length_A1 * (self._with_one_NA.T @ ((np.exp(log_NC) - self._labels_NC) / n))
+        return loss, (gradient_AC + self._shrink_A1 * weights_AC).ravel()
 
     def hessian_times(self, probability_NC: _Array, direction_AC: _Array) -> _Array:
-        change_NC = probability_NC * (self._scaled_NA @ direction_AC)
+        change_NC = probability_NC * (self._with_one_NA @ (self.length_A1 * direction_AC))
         change_NC -= probability_NC * change_NC.sum(axis=1, keepdims=True)
-        return np.asarray(self._scaled_NA.T @ change_NC / len(change_NC) + self._shrink_A1 * direction_AC)
+        image_AC = self.length_A1 * (self._with_one_NA.T @ change_NC)
+        return np.asarray(image_AC / len(change_NC) + self._shrink_A1 * direction_AC)
 
 
-def _fit(x_NM: _Array, labels_NC: _Array, precision: float) -> tuple[float, _Array, bool]:
+def _with_one(panel: Panel, scale: float) -> _Array:
+    """Return the features along their principal axes, and ones beside them."""
+    axes = panel.principal_NM.shape[1]
+    with_one_NA = panel.workspace.matrix(panel.num_images, axes + 1)
+    np.multiply(panel.principal_NM, scale, out=with_one_NA[:, :axes])
+    with_one_NA[:, axes] = 1.0
+    return with_one_NA
+
+
+def _fit(with_one_NA: _Array, labels_NC: _Array, precision: float) -> tuple[float, _Array, bool]:
     """Return (penalised loss, probabilities, whether the minimum was reached)."""
-    n, classes = labels_NC.shape
-    with_one_NA = np.hstack([x_NM, np.ones((n, 1))])
+    classes = labels_NC.shape[1]
     weights_AC = np.zeros((with_one_NA.shape[1], classes))
     uncertainty = (1 - 1 / classes) / classes
     for tolerance in _TOLERANCES:

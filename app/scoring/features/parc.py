@@ -37,7 +37,7 @@ def parc(panel: Panel) -> Result:
     if panel.constant:
         return Result(value=0.0, null_value=0.0, warnings=("constant_features",))
     order_N = panel.class_order_N
-    unit_NV = profile_rows(panel.centred_rows(order_N))
+    unit_NV = profile_rows(panel.centred_copy(order_N))
     pairs = panel.num_images * (panel.num_images - 1) // 2
     same_pairs = int((panel.counts_C * (panel.counts_C - 1)).sum()) // 2
     if same_pairs == 0:

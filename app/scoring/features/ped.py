@@ -1,6 +1,6 @@
 """Potential energy descent: classes repel each other before they are told apart.
 
-Legend: N images, D feature dimensions, C classes, K coordinates.
+Legend: N images, B of them in a block, D feature dimensions, C classes, K coordinates.
 
 Every class mean stays a weighted sum of the first ones, so a C x C matrix of weights and the means' C x C inner
 products are all that a step needs.
@@ -44,12 +44,18 @@ def ped(panel: Panel) -> Result:
     variance_D = np.einsum("nd,nd->d", panel.centred_ND, panel.centred_ND) / panel.num_images
     inverse_D = np.divide(1.0, np.sqrt(variance_D), out=np.zeros_like(variance_D), where=variance_D > 0)
     means_CD = panel.class_sums_CD * inverse_D / n_C[:, None]
-    squares_N = np.einsum("nd,nd->n", *[panel.centred_ND * inverse_D] * 2)
+    squares_N = np.empty(panel.num_images)
+    for part in panel.parts():
+        rows_BD = panel.centred_ND[part] * inverse_D
+        squares_N[part] = np.einsum("bd,bd->b", rows_BD, rows_BD)
     squares_C = np.bincount(labels_N, squares_N, minlength=panel.num_classes) / n_C
     radius_C = RADIUS * np.sqrt(np.maximum(squares_C - np.einsum("cd,cd->c", means_CD, means_CD), 0.0))
     weights_CC = _descent(means_CD @ means_CD.T, radius_C)
     means_CK = panel.coordinate_sums_CK / n_C[:, None]
-    moved_NK = x_NK + (weights_CC @ means_CK - means_CK)[labels_N]
+    moves_CK = weights_CC @ means_CK - means_CK
+    moved_NK = panel.workspace.matrix(*x_NK.shape)
+    for part in panel.parts(x_NK.shape[1]):
+        np.add(x_NK[part], moves_CK[labels_N[part]], out=moved_NK[part])
     moved_NK -= moved_NK.mean(axis=0)
     # Classes move as a whole: the covariance within them, and with it the intensity, stays as it was.
     value = self_challenged(panel, Points(moved_NK), published_intensity(panel), softened=True)

@@ -22,9 +22,10 @@ from app.scoring.features.dissimilarities import (
     standardise,
 )
 from app.scoring.panel import Panel
+from app.scoring.products import Products
 
 _Matrix = NDArray[np.float64]
-_BLOCK = 512
+_BLOCK, _BLOCK_ENTRIES = 512, 4_000_000  # images, and entries of a product, at a time
 _ROUNDING = 1e-12  # mean squared entry of a U-centred matrix that is rounding; similarities are of order one
 
 
@@ -68,7 +69,7 @@ def dds(panel: Panel) -> Result:
     if panel.constant:
         return Result(value=0.0, warnings=("constant_features",))
     ours_NV, theirs_NW = _centred_units(panel.centred_copy()), _centred_units(reference_NR)
-    both, own, other = _alignments(ours_NV, theirs_NW)
+    both, own, other = _alignments(panel.products, ours_NV, theirs_NW)
     if own <= _ROUNDING * panel.num_images**2 or other <= _ROUNDING * panel.num_images**2:
         return Result(value=0.0, warnings=("no_variation",))
     return Result(value=100 * both / math.sqrt(own * other))
@@ -139,11 +140,12 @@ def _centred_units(centred_ND: _Matrix) -> _Matrix:
     return unit_NV
 
 
-def _alignments(ours_NV: _Matrix, theirs_NW: _Matrix) -> tuple[float, float, float]:
+def _alignments(products_of: Products, ours_NV: _Matrix, theirs_NW: _Matrix) -> tuple[float, float, float]:
     """Return the inner products (ours and theirs, ours, theirs) of the U-centred Gram matrices of centred rows."""
     n, v, w = len(ours_NV), ours_NV.shape[1], theirs_NW.shape[1]
     narrow = v * w + (v * v + w * w) / 2 <= n * (v + w) / 2
-    products = _products_of_dimensions(ours_NV, theirs_NW) if narrow else _products_of_images(ours_NV, theirs_NW)
+    find = _products_of_dimensions if narrow else _products_of_images
+    products = find(products_of, ours_NV, theirs_NW)
     ours_N, theirs_N = np.einsum("nv,nv->n", ours_NV, ours_NV), np.einsum("nw,nw->n", theirs_NW, theirs_NW)
     both, ours, theirs = (
         # Without its diagonal a row of a Gram matrix sums to minus its diagonal entry.
@@ -155,20 +157,22 @@ def _alignments(ours_NV: _Matrix, theirs_NW: _Matrix) -> tuple[float, float, flo
     return float(both), float(ours), float(theirs)
 
 
-def _products_of_dimensions(ours_NV: _Matrix, theirs_NW: _Matrix) -> tuple[float, float, float]:
+def _products_of_dimensions(products: Products, ours_NV: _Matrix, theirs_NW: _Matrix) -> tuple[float, float, float]:
     """Return the inner products of the two Gram matrices and of each with itself, from cross products."""
-    both_VW, ours_VV, theirs_WW = ours_NV.T @ theirs_NW, ours_NV.T @ ours_NV, theirs_NW.T @ theirs_NW
-    return _inner(both_VW, both_VW), _inner(ours_VV, ours_VV), _inner(theirs_WW, theirs_WW)
+    each = products.times(ours_NV.T, theirs_NW), products.scatter(ours_NV), products.scatter(theirs_NW)
+    both, ours, theirs = (_inner(product, product) for product in each)
+    return both, ours, theirs
 
 
-def _products_of_images(ours_NV: _Matrix, theirs_NW: _Matrix) -> tuple[float, float, float]:
+def _products_of_images(products: Products, ours_NV: _Matrix, theirs_NW: _Matrix) -> tuple[float, float, float]:
     """Return the same from the Gram matrices, in blocks: those above the diagonal count twice."""
     both = ours = theirs = 0.0
-    for start in range(0, len(ours_NV), _BLOCK):
-        stop = min(start + _BLOCK, len(ours_NV))
+    block = max(1, min(_BLOCK, _BLOCK_ENTRIES // len(ours_NV)))
+    for start in range(0, len(ours_NV), block):
+        stop = min(start + block, len(ours_NV))
         for columns, times in ((slice(start, stop), 1), (slice(stop, None), 2)):
-            ours_BN = ours_NV[start:stop] @ ours_NV[columns].T
-            theirs_BN = theirs_NW[start:stop] @ theirs_NW[columns].T
+            ours_BN = products.times(ours_NV[start:stop], ours_NV[columns].T)
+            theirs_BN = products.times(theirs_NW[start:stop], theirs_NW[columns].T)
             both += times * _inner(ours_BN, theirs_BN)
             ours += times * _inner(ours_BN, ours_BN)
             theirs += times * _inner(theirs_BN, theirs_BN)

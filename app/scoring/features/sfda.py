@@ -94,7 +94,7 @@ class Points:
         if self.lengths_K is not None:
             return np.asfortranarray(np.diag(self.lengths_K**2))
         known = self.basis_NK is panel.centred_ND
-        return (panel.scatter_MM.copy() if known else self.basis_NK.T @ self.basis_NK).T
+        return (panel.scatter_MM.copy() if known else panel.products.scatter(self.basis_NK)).T
 
 
 def self_challenged(panel: Panel, points: Points, intensity: float, *, softened: bool) -> float:

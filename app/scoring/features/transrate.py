@@ -63,11 +63,21 @@ def _rate_reduction(panel: Panel, log_gain: float, weights_C: _Matrix) -> float:
     for weight, members_I in zip(weights_C, panel.class_members, strict=True):
         if panel.wide:
             scatter_MM = panel.scatter_MM[np.ix_(members_I, members_I)]
+        elif len(members_I) < panel.num_dimensions:
+            scatter_MM = panel.products.gram(panel.centred_ND[members_I])
         else:
-            rows_ID = panel.centred_ND[members_I]
-            scatter_MM = rows_ID @ rows_ID.T if len(members_I) < panel.num_dimensions else rows_ID.T @ rows_ID
+            scatter_MM = _scatter_of(panel, members_I)
         reduction -= float(weight) * _rate(scatter_MM, log_gain - math.log(len(members_I)))
     return reduction
+
+
+def _scatter_of(panel: Panel, members_I: NDArray[np.intp]) -> _Matrix:
+    """Return the scatter matrix (D x D) of some images."""
+    parts = panel.workspace.parts(len(members_I), panel.num_dimensions)
+    scatter_DD = panel.products.scatter(panel.centred_ND[members_I[next(parts)]])
+    for part in parts:
+        scatter_DD += panel.products.scatter(panel.centred_ND[members_I[part]])
+    return scatter_DD
 
 
 def _rate(scatter_MM: _Matrix, log_gain: float) -> float:

@@ -31,6 +31,9 @@ def nleep(panel: Panel) -> Result:
     more than there are different images.
 
     Source: Li et al. 2021, arXiv:2011.11200, Section 3.
+
+    Raises:
+        EvaluationFailed: ``too_many_images``: the mixture needs all images in memory.
     """
     if panel.constant:
         shares_C = panel.counts_C / panel.num_images
@@ -60,8 +63,9 @@ def _stderr(influence_N: NDArray[np.float64], values: NDArray[np.float64]) -> fl
 
 def _principal(panel: Panel) -> NDArray[np.float64]:
     values_M, _ = panel.spectrum
-    kept = int(np.searchsorted(np.cumsum(values_M), ENERGY * values_M.sum())) + 1
-    points_NK = panel.principal_NM[:, : min(kept, len(values_M))]
+    kept = min(int(np.searchsorted(np.cumsum(values_M), ENERGY * values_M.sum())) + 1, len(values_M))
+    panel.workspace.demand(panel.num_images * kept, f"A mixture of {panel.num_images} images in {kept} dimensions")
+    points_NK = panel.principal_NM[:, :kept]
     return np.asarray(points_NK / np.sqrt(np.einsum("nk,nk->", points_NK, points_NK) / panel.num_images))
 
 

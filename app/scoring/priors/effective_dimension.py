@@ -26,7 +26,9 @@ def rankme(panel: Panel) -> Result:
     features_ND = panel.features_ND
     if not features_ND.any():
         return Result(value=0.0, warnings=warnings)
-    gram_MM = features_ND @ features_ND.T if panel.wide else features_ND.T @ features_ND
+    size = min(features_ND.shape)
+    panel.workspace.demand(size**2, f"The matrix of {size} x {size} inner products")
+    gram_MM = (panel.products.gram if panel.wide else panel.products.scatter)(features_ND)
     values_M = np.linalg.eigvalsh(gram_MM)
     singular_M = np.sqrt(values_M[values_M > _ROUNDING * values_M[-1]])
     share_M = singular_M / singular_M.sum() + _EPSILON

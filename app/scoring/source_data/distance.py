@@ -88,7 +88,7 @@ def _similarity(panel: Panel, moved: _Move, exponent: float) -> Result:
     )
     push_CD = share_ZC.sum(axis=0)[:, None] * moved.target_CD - share_ZC.T @ moved.source_ZD
     from_mean_N = (
-        np.einsum("nd,nd->n", panel.centred_ND, push_CD[panel.labels_N])
+        panel.own_products(panel.centred_ND, push_CD)
         - np.einsum("cd,cd->c", panel.class_sums_CD / panel.counts_C[:, None], push_CD)[panel.labels_N]
     )
     potential_N = moved.found.potential_C[panel.labels_N] - moved.weights_C @ moved.found.potential_C

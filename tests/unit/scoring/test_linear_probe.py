@@ -121,6 +121,20 @@ def test_a_warm_start_leads_to_the_same_minimum():
     assert warm.log_probabilities(0, images) == pytest.approx(cold.log_probabilities(0, images), abs=1e-5)
 
 
+@pytest.mark.parametrize("images_at_once", [1, 7, 59])
+def test_images_in_blocks_give_the_same_models(images_at_once):
+    features_ND, labels_N = noisy(3, 60, 8, 3)
+    training_FN = np.arange(60) % 4 != np.arange(4)[:, None]
+    held = images_at_once * 4 * 3
+    whole, blocks = (SoftmaxPath(features_ND, labels_N, 3, training_FN, logits_held=many) for many in (10**6, held))
+    for penalty in (1.0, 0.01):
+        assert whole.fit(penalty, tolerance=1e-14)
+        assert blocks.fit(penalty, tolerance=1e-14)
+    for fold in range(4):
+        expected = whole.log_probabilities(fold, np.arange(60))
+        assert blocks.log_probabilities(fold, np.arange(60)) == pytest.approx(expected, abs=1e-6)
+
+
 def test_minimiser_reaches_a_known_minimum_and_says_when_it_does_not():
     scale = np.logspace(-2, 2, 20)
     target = np.linspace(-1, 1, 20)

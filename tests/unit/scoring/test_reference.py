@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from app.domain.errors import EvaluationFailed
 from app.scoring import compute
 from app.scoring.features import dissimilarities, reference
+from app.scoring.products import NumpyProducts
 
 
 def standardised(x_NV):
@@ -86,8 +87,8 @@ def test_models_with_nothing_in_common_score_zero_on_average(shape):
 def test_both_forms_of_the_products_agree():
     random = np.random.default_rng(2)
     ours_NV, theirs_NW = random.normal(size=(1100, 9)), random.normal(size=(1100, 4))
-    narrow = reference._products_of_dimensions(ours_NV, theirs_NW)
-    assert reference._products_of_images(ours_NV, theirs_NW) == pytest.approx(narrow, rel=1e-10)
+    narrow = reference._products_of_dimensions(NumpyProducts(), ours_NV, theirs_NW)
+    assert reference._products_of_images(NumpyProducts(), ours_NV, theirs_NW) == pytest.approx(narrow, rel=1e-10)
 
 
 def test_counting_in_bins_agrees_with_sorting():

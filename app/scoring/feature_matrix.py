@@ -1,0 +1,142 @@
+"""One matrix of features, in double precision where it is asked for, in memory or on disk.
+
+Legend: N images, D feature dimensions, K columns, B images of a block, I some images.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from app.scoring.inputs import checked_features, scaled
+from app.scoring.workspace import Workspace
+
+_Matrix = NDArray[np.float64]
+Part = NDArray[np.intp] | slice
+_BLOCK_ENTRIES = 1 << 18  # features brought to float64 at a time: 2 MB, which stay in a cache
+_CLEARLY_APART = 1e-100  # a difference of features whose square does not vanish
+
+
+class FeatureMatrix:
+    """Checked features, and the same centred; every array is read-only.
+
+    A matrix that does not fit into the workspace's memory is written to a temporary file, a block of rows at a time,
+    and is an array like any other: what may not be done with it is to copy it as a whole.
+
+    Attributes:
+        scale: a power of two that brings the largest feature below one; multiply by it to get the caller's features.
+        workspace: where matrices as large as the features are put.
+    """
+
+    def __init__(self, features_ND: ArrayLike, workspace: Workspace) -> None:
+        """Check the features; nothing is copied.
+
+        Raises:
+            EvaluationFailed: ``invalid_features`` or ``non_finite_features``.
+        """
+        self.workspace = workspace
+        self._raw_ND: NDArray[Any]
+        self._raw_ND, self.scale = checked_features(features_ND)
+        self.num_images: int = len(self._raw_ND)
+        self.num_dimensions: int = self._raw_ND.shape[1]
+
+    @cached_property
+    def features_ND(self) -> _Matrix:
+        """Features divided by ``scale``."""
+        if self.streamed:
+            return frozen(self.filled(self.num_dimensions, self._scaled_rows))
+        return frozen(scaled(self._raw_ND, self.scale))
+
+    @cached_property
+    def mean_D(self) -> _Matrix:
+        """Mean of the (scaled) features."""
+        return self._mean_of(map(self._scaled_rows, self._row_blocks()))
+
+    @cached_property
+    def centred_ND(self) -> _Matrix:
+        """Features minus their mean; exactly zero in a dimension where all images agree."""
+        return frozen(self.centred_copy())
+
+    def centred_copy(self, order_N: NDArray[np.intp] | None = None) -> _Matrix:
+        """Return ``centred_ND``, the images in another order if one is given, as an array of the caller's own."""
+        if self.streamed:
+            return self.filled(
+                self.num_dimensions, lambda rows: self.centred_rows(rows if order_N is None else order_N[rows])
+            )
+        if order_N is not None:
+            return self.centred_rows(order_N)
+        if "centred_ND" in self.__dict__:
+            return self.centred_ND.copy()
+        scaled_ND = scaled(self._raw_ND, self.scale)
+        if "mean_D" not in self.__dict__:
+            self.mean_D = self._mean_of(scaled_ND[block] for block in self._row_blocks())
+        return self._centred(scaled_ND)
+
+    @cached_property
+    def _spread(self) -> tuple[NDArray[np.bool_] | None, bool]:
+        """(Dimensions in which all images agree, None if there are none; whether some vary by more than rounding)."""
+        least_D, most_D = self._raw_ND.min(axis=0), self._raw_ND.max(axis=0)
+        same_D = least_D == most_D
+        apart_D = scaled(most_D, self.scale) - scaled(least_D, self.scale)
+        return same_D if same_D.any() else None, bool(apart_D.max() > _CLEARLY_APART)
+
+    def centred_rows(self, images_I: Part) -> _Matrix:
+        """Return some rows of ``centred_ND``, which is not formed for them."""
+        if "centred_ND" in self.__dict__:
+            return self.centred_ND[images_I]
+        return self._centred(self._scaled_rows(images_I))
+
+    def _scaled_rows(self, images_I: Part) -> _Matrix:
+        return scaled(self._raw_ND[images_I], self.scale)
+
+    def _centred(self, rows_ID: _Matrix) -> _Matrix:
+        rows_ID -= self.mean_D
+        same_D, _ = self._spread
+        if same_D is not None:
+            rows_ID[:, same_D] = 0.0
+        return rows_ID
+
+    def _mean_of(self, blocks: Iterable[_Matrix]) -> _Matrix:
+        sum_D = np.zeros(self.num_dimensions)
+        for rows_BD in blocks:
+            sum_D += np.ones(len(rows_BD)) @ rows_BD
+        return frozen(sum_D / self.num_images)
+
+    def _row_blocks(self) -> list[slice]:
+        size = max(1, _BLOCK_ENTRIES // self.num_dimensions)
+        return [slice(start, start + size) for start in range(0, self.num_images, size)]
+
+    def filled(self, columns: int, rows_of: Callable[[slice], _Matrix]) -> _Matrix:
+        """Return a matrix of the workspace whose blocks of rows are what a function gives."""
+        filled_NK = self.workspace.matrix(self.num_images, columns)
+        for part in self.parts(columns):
+            filled_NK[part] = rows_of(part)
+        return filled_NK
+
+    @property
+    def streamed(self) -> bool:
+        """Whether float64 features do not fit into memory, and are kept in temporary files."""
+        return not self.workspace.holds(self.num_images, self.num_dimensions)
+
+    def parts(self, columns: int | None = None) -> Iterator[slice]:
+        """Yield the images in blocks whose rows, of as many columns as the features, may be copied."""
+        return self.workspace.parts(self.num_images, columns or self.num_dimensions)
+
+    @cached_property
+    def constant(self) -> bool:
+        """Whether all images have the same features."""
+        return not self._spread[1] and not self.squared_norms_N.any()
+
+    @cached_property
+    def squared_norms_N(self) -> _Matrix:
+        """Squared length of every centred row."""
+        rows = map(self.centred_rows, self._row_blocks())
+        return frozen(np.concatenate([np.einsum("bd,bd->b", rows_BD, rows_BD) for rows_BD in rows]))
+
+
+def frozen(array: _Matrix) -> _Matrix:
+    """Return an array that cannot be written to any more."""
+    array.flags.writeable = False
+    return array
