@@ -92,7 +92,7 @@ def evaluate(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
             "cached": cached,
             "cache_keys": [dataclasses.asdict(one) for one in (*task.earlier, key)],
             "images": images,
-            "explanation": key.explanation,
+            "explanations": [one.explanation for one in (*task.earlier, key)],
         }
         with runtime.database.write() as session:
             if task.is_last:

@@ -5,8 +5,10 @@ from typing import Any
 
 import structlog
 
+from app.domain.errors import EvaluationFailed
 from app.domain.racing import Look, eliminated, rank_race
 from app.domain.ranking import Ranking, wilson_interval
+from app.domain.resampling import effective_number
 from app.domain.states import EVALUATION_TERMINAL, EvaluationState
 from app.scoring import Score, find
 from app.scoring.registry import RANKED_BY, to_measure
@@ -101,6 +103,27 @@ def _rank(selection: Selection, standing: list[Standing]) -> dict[str, Any]:
     return result
 
 
+def _relative(score: Score, by_model: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return a score that compares candidates, for those that have all of its parts."""
+    parts = [part for part, _ in score.combines]
+    complete = [
+        model_id
+        for model_id, scores in by_model.items()
+        if all(scores.get(part, {}).get("value") is not None for part in parts)
+    ]
+    if len(complete) < 2:
+        error = EvaluationFailed(
+            "zoo_required",
+            f"The score {score.name} compares candidates, and {len(complete)} had all of its parts.",
+            param=score.name,
+            hint="Ask for more models, or look at the parts: " + ", ".join(parts) + ".",
+        )
+        return {model_id: {"value": None, "stderr": None, "error": error.as_dict()} for model_id in by_model}
+    values = {part: [by_model[model_id][part]["value"] for model_id in complete] for part in parts}
+    found = zip(complete, combine(score, values), strict=True)
+    return {model_id: {"value": value, "stderr": None} for model_id, value in found}
+
+
 def _look(group: list[Standing]) -> Look:
     scored = group[0].scored
     return Look(
@@ -109,20 +132,6 @@ def _look(group: list[Standing]) -> Look:
         held_out_N=scored.held_out_E,
         units_N=scored.units_E,
     )
-
-
-def _relative(score: Score, by_model: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """Return a score that compares candidates, for those that have all of its parts."""
-    parts = [part for part, _ in score.combines]
-    complete = [
-        model_id
-        for model_id, scores in by_model.items()
-        if all(scores.get(part, {}).get("value") is not None for part in parts)
-    ]
-    if not complete:
-        return {}
-    values = {part: [by_model[model_id][part]["value"] for model_id in complete] for part in parts}
-    return dict(zip(complete, combine(score, values), strict=True))
 
 
 def _as_dict(ranking: Ranking, selection: Selection, standing: list[Standing]) -> dict[str, Any]:
@@ -136,13 +145,14 @@ def _as_dict(ranking: Ranking, selection: Selection, standing: list[Standing]) -
     places = {}
     for place in ranking.models:
         scored = by_id[place.id].scored
-        held_out = int(scored.held_out_E.sum())
+        images = effective_number(scored.units_E[scored.held_out_E])
         values = dataclasses.asdict(place)
         values["relative_scores"] = {}
         values["images"] = scored.images["evaluated"]
+        values["look"] = by_id[place.id].look
         values["probe_accuracy"] = {
             "mean": place.accuracy,
-            "interval": wilson_interval(round(place.accuracy * held_out), held_out, LEVEL),
+            "interval": wilson_interval(place.accuracy * images, images, LEVEL),
             "level": LEVEL,
             "origin": "cross-validated linear probe on frozen features",
         }

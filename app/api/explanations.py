@@ -98,8 +98,10 @@ def explain(
     rank, evaluation, row = _find(ranked, model, "model", selection)
     other = _find(ranked, against, "against", selection) if against else _next(ranked, rank)
     names = [entry["name"] for entry in (dataset.report or {}).get("classes", [])]
-    own = _stored(service, evaluation)
-    compared = _stored(service, other[1]) if other else None
+    # In a race two models are compared by the last images that both have seen.
+    look = min(_look(selection, one.id) for one in ([row, other[2]] if other else [row]))
+    own = _stored(service, evaluation, look)
+    compared = _stored(service, other[1], look) if other else None
     if own is None or not names or (other and compared is None):
         raise Conflict(
             "explanation_gone",
@@ -137,10 +139,15 @@ def _next(ranked: list[_Ranked], rank: int) -> _Ranked | None:
     return neighbours[0] if neighbours else None
 
 
-def _stored(service: Service, evaluation: Evaluation) -> dict[str, Any] | None:
-    key = (evaluation.result or {}).get("explanation")
+def _look(selection: Selection, model_id: str) -> int:
+    place: dict[str, Any] = (selection.ranking or {})["models"][model_id]
+    return int(place["look"])
+
+
+def _stored(service: Service, evaluation: Evaluation, look: int) -> dict[str, Any] | None:
+    key = (evaluation.result or {})["explanations"][look - 1]
     try:
-        with service.objects.open(str(key)) as file:
+        with service.objects.open(key) as file:
             found: dict[str, Any] = json.load(file)
             return found
     except FileNotFoundError:

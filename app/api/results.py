@@ -125,8 +125,10 @@ def _row(selection: Selection, evaluation: Evaluation, model: Model) -> RankedMo
     place = (selection.ranking or {}).get("models", {}).get(model.id, {})
     result = evaluation.result or {}
     found = result.get("scores", {})
-    relative = {name: {"value": value, "stderr": None} for name, value in place.get("relative_scores", {}).items()}
-    shown = {name: (found | relative)[name] for name in selection.scores if name in found | relative}
+    if place and place.get("images") != result.get("images"):
+        found = {}  # of more images than this place rests on: a race in progress, or ended by its budget
+    found = found | place.get("relative_scores", {})
+    shown = {name: found[name] for name in selection.scores if name in found}
     return RankedModel(
         rank=place.get("rank"),
         rank_interval=place.get("rank_interval"),

@@ -91,8 +91,7 @@ def follow_selection(terminal: Terminal, client: Foretune, selection_id: str) ->
 
 def _show(bar: Bar, selection: Selection) -> None:
     counts = selection.progress.models
-    ended = counts.done + counts.failed + counts.cancelled + counts.eliminated + counts.over_budget
-    told = [f"{ended} of {counts.total} models"]
+    told = [f"{counts.ended} of {counts.total} models"]
     if counts.eliminated:
         told.append(f"{counts.eliminated} dropped")
     if counts.over_budget:

@@ -129,9 +129,11 @@ def _legend(results: Results) -> str:
     if race:
         lines.append(
             f"A race for the first {race['keep']}: a model leaves it once so many others are surely better on the "
-            "images seen by then. Chance loses one of these with a probability of at most "
-            f"{race['error_probability']:.0%}."
+            f"images seen by then. The luck of a subset loses one of the true first {race['keep']} with a probability "
+            f"of at most {race['error_probability']:.0%}; one that learns slowly from few images may be lost besides."
         )
+    if images.get("near_duplicates"):
+        lines.append(f"{images['near_duplicates']:,} near-duplicates count as one image with what they repeat.")
     if results.evidence.get("warnings"):
         lines.append("Scores warn of: " + ", ".join(results.evidence["warnings"]) + ".")
     return "\n".join(lines)

@@ -113,17 +113,19 @@ def run(
     terminal = _terminal(as_json=as_json)
     chosen = [find(name) for name in dict.fromkeys(score)] if score else None
     panel = read_panel(features)
-    left_out: list[str] = []
+    left_out: list[Score] = []
     if chosen is None:
         chosen = [one for one in all_scores().values() if can_measure(one, panel)]
-        left_out = [name for name, one in all_scores().items() if one not in chosen]
+        left_out = [one for one in all_scores().values() if one not in chosen]
     if terminal.err.is_terminal:
         terminal.note(f"Computing {len(chosen)} scores of {panel.num_images} images.")
     rows = [measured(one, panel) for one in chosen]
     terminal.keep_lines_whole()
     terminal.answer(rows, table(rows))
-    if left_out:
-        terminal.note(f"Left out, for want of the arrays they need: {', '.join(left_out)}.")
+    if lacking := [one.name for one in left_out if not one.zoo_relative]:
+        terminal.note(f"Left out, for want of the arrays they need: {', '.join(lacking)}.")
+    if comparing := [one.name for one in left_out if one.zoo_relative]:
+        terminal.note(f"Left out, for they compare candidates (app.scoring.compare): {', '.join(comparing)}.")
     if all(row["error"] for row in rows):
         raise typer.Exit(1)
 

@@ -22,7 +22,8 @@ def select(
     race: Annotated[bool, typer.Option("--race", help="Drop models early that surely cannot be the best.")] = False,
     keep: Annotated[int | None, typer.Option(help="With --race: how many of the first to keep. By default 3.")] = None,
     error: Annotated[
-        float | None, typer.Option(help="With --race: probability of dropping one of these. By default 0.05.")
+        float | None,
+        typer.Option(help="With --race: probability of dropping one of these by chance. By default 0.05."),
     ] = None,
     budget: Annotated[float | None, typer.Option(metavar="SECONDS", help="Worker time that may be spent.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for people; by default the data set's.")] = None,
@@ -33,6 +34,8 @@ def select(
     from app.cli.following import follow_checks
     from app.cli.lookup import find_dataset
 
+    if not race and (keep is not None or error is not None):
+        raise typer.BadParameter("--keep and --error are rules of a race: add --race.")
     with session(as_json=as_json) as (terminal, client):
         dataset_id = find_dataset(client, dataset).id
         if not no_wait and not model:
@@ -102,7 +105,7 @@ def list_selections(as_json: AsJson = False) -> None:
                 one.id,
                 one.name,
                 one.status,
-                f"{one.progress.models.done}/{one.progress.models.total}",
+                f"{one.progress.models.ended}/{one.progress.models.total}",
                 one.created_at,
                 one.verdict,
             ),

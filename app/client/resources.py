@@ -132,6 +132,11 @@ class ModelCounts(Resource):
     cancelled: int = 0
     cached: int = 0
 
+    @property
+    def ended(self) -> int:
+        """Models that nothing more will be known of."""
+        return self.done + self.eliminated + self.over_budget + self.failed + self.cancelled
+
 
 class CurrentModel(Resource):
     """A model that is being evaluated."""

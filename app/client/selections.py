@@ -1,11 +1,12 @@
 """Selections: ask, watch, read the ranking."""
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from app.client.connection import Connection, may_pass, segment
-from app.client.errors import ApiError, ServiceUnreachable
+from app.client.errors import ApiError, Failure, ServiceUnreachable
 from app.client.events import read_events
 from app.client.jobs import every, wait_for
 from app.client.resources import Explanation, Results, Selection
@@ -44,12 +45,22 @@ class Selections:
 
         Raises:
             ApiError: such as ``dataset_not_ready``, ``no_active_models``, ``unknown_model``.
+            Failure: ``invalid_number``: a rule of the race, or the budget, is not a finite number.
         """
+        rules = {} if isinstance(race, bool) else dict(race)
+        for field, number in (rules | {"budget_seconds": budget_seconds}).items():
+            if number is not None and not math.isfinite(number):
+                raise Failure(
+                    "invalid_number",
+                    f"{field} is {number}.",
+                    param=field,
+                    hint="Give a finite number, or leave it out.",
+                )
         asked = {
             "dataset": dataset_id,
             "models": list(models) if models else None,
             "scores": list(scores) if scores else None,
-            "race": None if race is False else {} if race is True else dict(race),
+            "race": None if race is False else rules,
             "budget": {"worker_seconds": budget_seconds} if budget_seconds is not None else None,
             "name": name,
         }

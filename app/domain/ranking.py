@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from app.domain.resampling import resample_weights, units
+from app.domain.resampling import effective_number, resample_weights, units
 
 _Array = NDArray[np.float64]
 
@@ -153,6 +153,7 @@ def rank(
     resampled_RJ = accuracy_J + _resampled_excess(excess_GJ, class_G, replicates, seed) / images
     apart_JJ = _told_apart(right_J, images, _difference_stderr(excess_GJ, class_G, images), resampled_RJ, level)
     groups = _tie_groups(apart_JJ)
+    independent = images if units_N is None else effective_number(np.asarray(units_N)[held_out_N])
     first_J = _share_among_first(resampled_RJ, 1)
     top_k = min(top_k, len(ordered))
     among_J = _share_among_first(resampled_RJ, top_k)
@@ -162,7 +163,7 @@ def rank(
             name=candidate.name,
             rank=j + 1,
             accuracy=float(accuracy_J[j]),
-            stderr=accuracy_stderr(int(right_J[j]), images),
+            stderr=accuracy_stderr(float(accuracy_J[j]) * independent, independent),
             rank_interval=(1 + int(apart_JJ[j, :j].sum()), len(ordered) - int(apart_JJ[j, j:].sum())),
             tie_group=groups[j],
             probability_of_best=float(first_J[j]),
@@ -189,7 +190,7 @@ def rank(
     )
 
 
-def accuracy_stderr(right: int, total: int) -> float:
+def accuracy_stderr(right: float, total: float) -> float:
     """Return the standard error of a share of right answers, with half an answer added each way.
 
     So it is not zero for a model without mistakes (the mean of Jeffreys' posterior stands in for the share).
@@ -286,7 +287,7 @@ def _share_among_first(resampled_RJ: _Array, k: int) -> _Array:
     return np.asarray((above_RJ + level_RJ * left_R1 / level_RJ.sum(axis=1, keepdims=True)).mean(axis=0))
 
 
-def wilson_interval(right: int, total: int, level: float) -> tuple[float, float]:
+def wilson_interval(right: float, total: float, level: float) -> tuple[float, float]:
     """Return the two-sided confidence interval of a share, which covers it also near 0 and 1 (Wilson 1927)."""
     z = NormalDist().inv_cdf((1 + level) / 2)
     share, weight = right / total, z * z / total
@@ -302,7 +303,7 @@ def _verdict(
     if not signal:
         return (
             "No signal: no model predicts these labels reliably better than always answering the largest class would "
-            f"({majority:.1%} of the images)."
+            f"({majority:.1%} of the held-out images)."
         )
     if len(ranked) == 1 and dropped:
         return (

@@ -16,8 +16,8 @@ _Array = NDArray[np.float64]
 
 def stratified_stderr(
     influence_N: _Array, labels_N: NDArray[np.intp], units_N: NDArray[np.intp] | None = None
-) -> float:
-    """Return the standard error over a draw of the units within their classes.
+) -> float | None:
+    """Return the standard error over a draw of the units within their classes; None if each class is a single unit.
 
     It is the standard deviation that resamples of ``resample_weights`` have, in closed form.
     """
@@ -25,9 +25,20 @@ def stratified_stderr(
     influence_G = np.bincount(unit_N, influence_N, minlength=len(class_G))
     number_C = np.bincount(class_G)
     several_C = np.flatnonzero(number_C > 1)
+    if not len(several_C):
+        return None
     mean_C = np.bincount(class_G, influence_G) / np.maximum(number_C, 1)
     squares_C = np.bincount(class_G, (influence_G - mean_C[class_G]) ** 2)
     return math.sqrt(float((squares_C * number_C / np.maximum(number_C - 1, 1))[several_C].sum()))
+
+
+def effective_number(units_N: NDArray[np.intp]) -> float:
+    """Return as how many independent images they count: (sum m)^2 / sum m^2 over the sizes m of the units.
+
+    Source: Kish 1965, Survey Sampling: the design effect of weights that are all whole units.
+    """
+    _, size_G = np.unique(units_N, return_counts=True)
+    return float(size_G.sum()) ** 2 / float(size_G @ size_G)
 
 
 def resample_weights(

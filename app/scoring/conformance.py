@@ -3,8 +3,10 @@
 Legend: N images.
 """
 
+import contextlib
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import get_args
@@ -12,13 +14,14 @@ from typing import get_args
 import numpy as np
 
 from app.domain.errors import EvaluationFailed
-from app.scoring.contract import Input, Invariance, Result, Score
-from app.scoring.measurement import measure_score
+from app.scoring.contract import Group, Input, Invariance, Score
+from app.scoring.measurement import ARRAYS, measure_score
 from app.scoring.synthetic import FACTS, Sample, noisy_classes, sample_of
 
 INVARIANCES: tuple[Invariance, ...] = get_args(Invariance)
 KEPT = 1e-8  # share of the value by which it may move under a change it is stated to be free of
 NOTICED = 1e-5  # share of the value by which it has to move under some change it is not stated to be free of
+_NO_RESULT = "invalid_result"
 _SHAPES = {"tall": (60, 7), "wide": (25, 60)}
 
 
@@ -38,7 +41,11 @@ class Check:
 
 
 def checks(score: Score) -> Iterator[Check]:
-    """Yield every check of a score; nothing the score does, or raises, keeps the others from being made."""
+    """Yield every check of a score; nothing that the score raises keeps the others from being made.
+
+    A score whose function returns no proper result is told so once and not tested further. What a score prints goes to
+    standard error.
+    """
     yield Check("the statement is complete", not (problem := statement_problem(score)), problem)
     if score.zoo_relative:
         return
@@ -59,10 +66,14 @@ def checks(score: Score) -> Iterator[Check]:
         promises.append(("larger is better", better_problem))
     for name, problem_of in promises:
         try:
-            problem = problem_of(score)
+            with contextlib.redirect_stdout(sys.stderr):
+                problem = problem_of(score)
         except EvaluationFailed as error:
+            if error.code == _NO_RESULT:
+                yield Check(name, passed=False, detail=error.message)
+                return
             problem = f"refused ordinary data: {error.message} ({error.code})"
-        except Exception as error:  # noqa: BLE001  # foreign code: whatever it raises is the finding
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # foreign code: whatever it raises is the finding
             problem = f"raised {type(error).__name__}: {error}"
         yield Check(name, not problem, problem)
 
@@ -76,6 +87,8 @@ def statement_problem(score: Score) -> str:
         problems.append(f"the name {score.name!r} is not made of small letters, digits and underscores")
     if score.meaning and not score.meaning.endswith("."):
         problems.append("the meaning is not a sentence with a full stop")
+    if score.group not in get_args(Group):
+        problems.append(f"{score.group!r} is no group: choose from {', '.join(get_args(Group))}")
     problems += [f"{change!r} is no invariance" for change in score.invariances - set(INVARIANCES)]
     problems += [f"{name!r} is no input" for name in score.inputs if name not in get_args(Input)]
     if bool(score.implementation) == score.zoo_relative:
@@ -114,7 +127,7 @@ def odd_problem(score: Score, sample: Sample) -> str:
     try:
         measure_score(score, sample.panel())
     except EvaluationFailed as error:
-        return f"{error.message} ({error.code})" if error.code == "score_not_finite" else ""
+        return f"{error.message} ({error.code})" if error.code in {"score_not_finite", _NO_RESULT} else ""
     return ""
 
 
@@ -149,13 +162,9 @@ def better_problem(score: Score) -> str:
 def _result_problem(score: Score) -> str:
     sample = noisy_classes(*_SHAPES["tall"])
     result = measure_score(score, sample.panel())
-    if not isinstance(result, Result):
-        return f"the function returned {type(result).__name__}, not a Result"
-    for name in ("influence_N", "per_image_N", "predicted_N", "held_out_N", "log_likelihood_N"):
-        array = getattr(result, name)
-        if array is not None and (array.shape != sample.labels_N.shape or not np.isfinite(array).all()):
-            return f"{name} is not one finite number for each image"
-    return ""
+    arrays = {name: getattr(result, name) for name in ARRAYS}
+    endless = [name for name, array in arrays.items() if array is not None and not np.isfinite(array).all()]
+    return f"there are NaN or infinite numbers in {', '.join(endless)}" if endless else ""
 
 
 def _mutation_problem(score: Score) -> str:

@@ -84,6 +84,6 @@ def _load(entry: EntryPoint) -> Score | str:
     """Return the score of an entry point, or why there is none."""
     try:
         loaded = entry.load()
-    except Exception as error:  # noqa: BLE001  # foreign code: whatever it raises is told as the reason
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # foreign code: whatever it raises is told as the reason
         return f"loading it raised {type(error).__name__}: {error}"
     return loaded if isinstance(loaded, Score) else f"it is of type {type(loaded).__name__}, not a Score"

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from app.domain.errors import EvaluationFailed
 from app.scoring.inputs import checked_features, scaled
 from app.scoring.workspace import Workspace
 
 _Matrix = NDArray[np.float64]
 Part = NDArray[np.intp] | slice
 _BLOCK_ENTRIES = 1 << 18  # features brought to float64 at a time: 2 MB, which stay in a cache
-_CLEARLY_APART = 1e-100  # a difference of features whose square does not vanish
+_LEAST_SPREAD = 1e-60  # of the largest feature: fourth powers of less vanish
 
 
 class FeatureMatrix:
@@ -75,12 +76,24 @@ class FeatureMatrix:
         return self._centred(scaled_ND)
 
     @cached_property
-    def _spread(self) -> tuple[NDArray[np.bool_] | None, bool]:
-        """(Dimensions in which all images agree, None if there are none; whether some vary by more than rounding)."""
+    def _same_D(self) -> NDArray[np.bool_]:
+        """The dimensions in which all images agree.
+
+        Raises:
+            EvaluationFailed: ``invalid_features``: beside a value that all images share the others are nothing.
+        """
         least_D, most_D = self._raw_ND.min(axis=0), self._raw_ND.max(axis=0)
-        same_D = least_D == most_D
+        same_D = np.asarray(least_D == most_D)
         apart_D = scaled(most_D, self.scale) - scaled(least_D, self.scale)
-        return same_D if same_D.any() else None, bool(apart_D.max() > _CLEARLY_APART)
+        if not same_D.all() and apart_D.max() < _LEAST_SPREAD:
+            raise EvaluationFailed(
+                "invalid_features",
+                f"All images have a feature of about {self.scale:.0e} in common, and what differs between them is less "
+                f"than {_LEAST_SPREAD:g} of it.",
+                param="features",
+                hint="Leave out the dimensions in which all images agree.",
+            )
+        return same_D
 
     def centred_rows(self, images_I: Part) -> _Matrix:
         """Return some rows of ``centred_ND``, which is not formed for them."""
@@ -93,9 +106,8 @@ class FeatureMatrix:
 
     def _centred(self, rows_ID: _Matrix) -> _Matrix:
         rows_ID -= self.mean_D
-        same_D, _ = self._spread
-        if same_D is not None:
-            rows_ID[:, same_D] = 0.0
+        if self._same_D.any():
+            rows_ID[:, self._same_D] = 0.0
         return rows_ID
 
     def _mean_of(self, blocks: Iterable[_Matrix]) -> _Matrix:
@@ -127,7 +139,7 @@ class FeatureMatrix:
     @cached_property
     def constant(self) -> bool:
         """Whether all images have the same features."""
-        return not self._spread[1] and not self.squared_norms_N.any()
+        return bool(self._same_D.all())
 
     @cached_property
     def squared_norms_N(self) -> _Matrix:

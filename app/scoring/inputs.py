@@ -16,6 +16,11 @@ from app.domain.errors import EvaluationFailed
 FACTS = ("parameters", "flops", "source_accuracy")
 _Raw = NDArray[Any]  # of the caller's precision
 _PROBABILITY_TOLERANCE = 1e-2  # a softmax in float16 over 1000 classes sums to one within this
+_FARTHEST = 1e300  # times the largest feature: sums and distances of what is nearer do not overflow
+_ARRAY_HINT = (
+    "Pass a numpy array, or lists of equal length, without masked values; of a torch tensor "
+    "tensor.detach().float().cpu().numpy()."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,22 +36,27 @@ class SourceClasses:
     weights_Z: ArrayLike
 
 
-def checked_features(features_ND: ArrayLike) -> tuple[_Raw, float]:
+def checked_features(features_ND: ArrayLike, param: str = "features") -> tuple[_Raw, float]:
     """Return (the features as they are, scale), scale being the power of two that brings the largest below one.
+
+    Args:
+        features_ND: real numbers.
+        param: what they are called in a refusal.
 
     Raises:
         EvaluationFailed: ``invalid_features`` (not a numeric matrix) or ``non_finite_features`` (NaN or infinity).
     """
-    raw_ND = np.asarray(features_ND)
+    raw_ND = _array(features_ND, "invalid_features", param)
     if raw_ND.ndim != 2 or raw_ND.shape[1] == 0 or raw_ND.dtype.kind not in "fiub":
         raise EvaluationFailed(
             "invalid_features",
             f"Features must be a matrix of real numbers, images x dimensions; got {raw_ND.dtype} of {raw_ND.shape}.",
-            param="features",
+            param=param,
             hint="Check which layer of the model the features come from.",
         )
     if raw_ND.dtype.itemsize > 8:
-        raw_ND = raw_ND.astype(np.float64)
+        with np.errstate(over="ignore"):  # what overflows is found below
+            raw_ND = raw_ND.astype(np.float64)
     # The extremes are NaN or infinite if any value is: two passes without a mask as large as the features.
     largest = max(abs(float(raw_ND.max())), abs(float(raw_ND.min()))) if raw_ND.size else 0.0
     if not math.isfinite(largest):
@@ -56,7 +66,7 @@ def checked_features(features_ND: ArrayLike) -> tuple[_Raw, float]:
             "non_finite_features",
             f"{np.count_nonzero(~finite_ND)} of {raw_ND.size} feature values are NaN or infinite, "
             f"the first in image {row}, dimension {column}.",
-            param="features",
+            param=param,
             hint="Run the model in float32: half precision overflows in some networks.",
         )
     _, exponent = math.frexp(largest)
@@ -82,7 +92,7 @@ def checked_labels(labels_N: ArrayLike, images: int) -> tuple[NDArray[np.intp], 
     Raises:
         EvaluationFailed: ``invalid_labels``, ``too_few_images`` (fewer than 3) or ``too_few_classes`` (fewer than 2).
     """
-    raw_N = np.asarray(labels_N)
+    raw_N = _array(labels_N, "invalid_labels", "labels")
     problem = None
     if raw_N.shape != (images,):
         problem = f"expected one label for each of {images} images, got an array of shape {raw_N.shape}"
@@ -122,7 +132,7 @@ def checked_probabilities(probabilities_NZ: ArrayLike, images: int) -> tuple[_Ra
     Raises:
         EvaluationFailed: ``invalid_source_probabilities``; logits are refused, not guessed at.
     """
-    raw_NZ = np.asarray(probabilities_NZ)
+    raw_NZ = _array(probabilities_NZ, "invalid_source_probabilities", "source_probabilities")
     sums_N = np.zeros(0)
     problem = None
     if raw_NZ.ndim != 2 or raw_NZ.shape[0] != images or raw_NZ.shape[1] == 0 or raw_NZ.dtype.kind not in "fiub":
@@ -144,14 +154,29 @@ def checked_probabilities(probabilities_NZ: ArrayLike, images: int) -> tuple[_Ra
     return raw_NZ, sums_N
 
 
-def checked_source_classes(source: SourceClasses, dimensions: int) -> SourceClasses:
-    """Return the source classes as float64, their weights summing to one.
+def checked_source_classes(
+    source: SourceClasses, dimensions: int, scale: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (the means of the source classes / scale, their weights, which sum to one).
+
+    Args:
+        source: means and weights.
+        dimensions: of the features.
+        scale: that of the features.
 
     Raises:
         EvaluationFailed: ``invalid_source_classes``.
     """
-    means_ZD, weights_Z = np.asarray(source.means_ZD), np.asarray(source.weights_Z)
-    problem = None
+    if not isinstance(source, SourceClasses):
+        raise EvaluationFailed(
+            "invalid_source_classes",
+            f"Source classes: expected SourceClasses(means_ZD, weights_Z), got {type(source).__name__}.",
+            param="source_classes",
+            hint="from app.scoring import SourceClasses",
+        )
+    means_ZD = _array(source.means_ZD, "invalid_source_classes", "source_classes")
+    weights_Z = _array(source.weights_Z, "invalid_source_classes", "source_classes")
+    scaled_ZD, problem = np.zeros((0, dimensions)), None
     if means_ZD.ndim != 2 or means_ZD.shape[1] != dimensions or len(means_ZD) == 0 or means_ZD.dtype.kind not in "fiub":
         problem = f"expected means of {dimensions} dimensions, got {means_ZD.dtype} of {means_ZD.shape}"
     elif weights_Z.shape != means_ZD.shape[:1] or weights_Z.dtype.kind not in "fiub":
@@ -160,6 +185,11 @@ def checked_source_classes(source: SourceClasses, dimensions: int) -> SourceClas
         problem = "some means are NaN or infinite"
     elif not np.isfinite(weights_Z).all() or (weights_Z < 0).any() or not weights_Z.any():
         problem = "weights have to be finite and not negative, one of them above zero"
+    else:
+        with np.errstate(over="ignore"):
+            scaled_ZD = scaled(means_ZD, scale)
+        if not np.abs(scaled_ZD).max() <= _FARTHEST:
+            problem = f"some means are more than {_FARTHEST:g} times as large as the largest feature"
     if problem is not None:
         raise EvaluationFailed(
             "invalid_source_classes",
@@ -167,25 +197,37 @@ def checked_source_classes(source: SourceClasses, dimensions: int) -> SourceClas
             param="source_classes",
             hint="Pass the mean features of each source class, as the same model computes them, and its image count.",
         )
-    weights = weights_Z.astype(np.float64)
-    return SourceClasses(means_ZD.astype(np.float64), weights / weights.sum())
+    shares_Z = weights_Z.astype(np.float64)
+    shares_Z /= shares_Z.max()  # so that the sum does not overflow
+    return scaled_ZD, shares_Z / shares_Z.sum()
 
 
 def checked_facts(facts: Mapping[str, float]) -> dict[str, float]:
     """Return what is known of a model, as floats: ``parameters``, ``flops``, ``source_accuracy``.
 
     Raises:
-        EvaluationFailed: ``invalid_facts``: an unknown name, or a value that is not a finite number.
+        EvaluationFailed: ``invalid_facts``: no mapping, an unknown name, or a value that is not a finite number.
     """
+    if not isinstance(facts, Mapping):
+        raise _invalid_facts(f"expected a mapping of names to numbers, got {type(facts).__name__}")
+    known = {}
     for name, value in facts.items():
-        if name not in FACTS or isinstance(value, str) or not math.isfinite(value) or value < 0:
-            raise EvaluationFailed(
-                "invalid_facts",
-                f"Facts: {name!r} is {value!r}.",
-                param="facts",
-                hint=f"Known facts are {', '.join(FACTS)}; each is a finite number that is not negative.",
-            )
-    return {name: float(value) for name, value in facts.items()}
+        try:
+            known[name] = math.nan if isinstance(value, str | bytes) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            known[name] = math.nan
+        if name not in FACTS or not math.isfinite(known[name]) or known[name] < 0:
+            raise _invalid_facts(f"{name!r} is {value!r}")
+    return known
+
+
+def _invalid_facts(problem: str) -> EvaluationFailed:
+    return EvaluationFailed(
+        "invalid_facts",
+        f"Facts: {problem}.",
+        param="facts",
+        hint=f"Known facts are {', '.join(FACTS)}; each is a finite number that is not negative.",
+    )
 
 
 def checked_units(units_N: ArrayLike, images: int) -> NDArray[np.intp]:
@@ -194,7 +236,7 @@ def checked_units(units_N: ArrayLike, images: int) -> NDArray[np.intp]:
     Raises:
         EvaluationFailed: ``invalid_units``.
     """
-    raw_N = np.asarray(units_N)
+    raw_N = _array(units_N, "invalid_units", "units")
     if raw_N.shape != (images,) or raw_N.dtype.kind not in "iu":
         raise EvaluationFailed(
             "invalid_units",
@@ -203,3 +245,25 @@ def checked_units(units_N: ArrayLike, images: int) -> NDArray[np.intp]:
             hint="Give near-duplicate images the same number.",
         )
     return np.unique(raw_N, return_inverse=True)[1].reshape(-1)
+
+
+def _array(given: ArrayLike, code: str, param: str) -> _Raw:
+    """Return what was given as an array.
+
+    Raises:
+        EvaluationFailed: ``code``: it is none, such as lists of different lengths or a tensor that numpy cannot read.
+    """
+    if isinstance(given, np.ma.MaskedArray) and given.mask.any():
+        raise EvaluationFailed(
+            code,
+            f"{given.mask.sum()} values of {param} are masked: they have no value to compute with.",
+            param=param,
+            hint=_ARRAY_HINT,
+        )
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).rstrip(".")
+        raise EvaluationFailed(
+            code, f"numpy cannot read {param} as an array: {reason}.", param=param, hint=_ARRAY_HINT
+        ) from error

@@ -6,13 +6,15 @@ Legend: N images, D feature dimensions, Z source classes.
 import dataclasses
 import importlib
 import math
+import numbers
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from app.domain.errors import EvaluationFailed
-from app.domain.resampling import stratified_stderr
+from app.domain.ranking import accuracy_stderr
+from app.domain.resampling import effective_number, stratified_stderr
 from app.scoring.contract import Input, Result, Score
 from app.scoring.inputs import SourceClasses
 from app.scoring.panel import Panel
@@ -40,6 +42,10 @@ _MISSING: dict[Input, dict[str, str]] = {
         "hint": "Give parameters, flops or source_accuracy as facts, or leave this score out.",
     },
 }
+
+
+ARRAYS = ("influence_N", "per_image_N", "predicted_N", "held_out_N", "log_likelihood_N")
+"""The arrays that a result may have."""
 
 
 def compute(
@@ -91,7 +97,7 @@ def measure(name: str, panel: Panel) -> Result:
 
     Raises:
         BadRequest: ``unknown_score``.
-        EvaluationFailed: an input is missing, or the score is not defined on this panel.
+        EvaluationFailed: an input is missing, the score is not defined on this panel, or it does not return a result.
     """
     return measure_score(find(name), panel)
 
@@ -100,20 +106,23 @@ def measure_score(score: Score, panel: Panel) -> Result:
     """Return a score of a panel, by its statement; see ``measure``."""
     _check_inputs(score, panel)
     module, function = score.implementation.split(":")
-    with np.errstate(divide="raise", over="raise", invalid="raise"):
-        result: Result = getattr(importlib.import_module(module), function)(panel)
-    if result.stderr is None and result.influence_N is not None:
-        result = dataclasses.replace(
-            result, stderr=stratified_stderr(result.influence_N, panel.labels_N, panel.units_N)
-        )
-    numbers = [result.value, result.stderr, result.null_value]
-    if not all(number is None or math.isfinite(number) for number in numbers):
+    implementation = getattr(importlib.import_module(module), function)
+    try:
+        with np.errstate(divide="raise", over="raise", invalid="raise"):
+            result: Result = implementation(panel)
+    except FloatingPointError as error:
+        raise _not_finite(score, f"stopped where numpy would go on with NaN or infinity: {error}") from error
+    problem = _problem(result, panel.num_images)
+    if problem:
         raise EvaluationFailed(
-            "score_not_finite",
-            f"The score {score.name} came out as {result.value} (standard error {result.stderr}).",
+            "invalid_result",
+            f"The score {score.name} returned {problem}",
             param=score.name,
-            hint="Please report this with the model and the data set: every accepted input should give a finite value.",
+            hint="See docs/own-score.md for a score that works.",
         )
+    result = dataclasses.replace(result, stderr=_stderr(result, panel))
+    if not all(number is None or math.isfinite(number) for number in (result.value, result.stderr, result.null_value)):
+        raise _not_finite(score, f"came out as {result.value} (standard error {result.stderr})")
     return result
 
 
@@ -122,15 +131,58 @@ def can_measure(score: Score, panel: Panel) -> bool:
     return not score.zoo_relative and _missing(score, panel) is None
 
 
+def zoo_required(score: Score) -> EvaluationFailed:
+    """Return the refusal to compute a zoo-relative score of fewer than two candidates."""
+    return EvaluationFailed(
+        "zoo_required",
+        f"The score {score.name} compares all candidates with each other: one model alone has no value.",
+        param=score.name,
+        hint="Pass the features of at least two candidates to app.scoring.compare, or look at the parts: "
+        f"{', '.join(name for name, _ in score.combines)}.",
+    )
+
+
+def _not_finite(score: Score, outcome: str) -> EvaluationFailed:
+    return EvaluationFailed(
+        "score_not_finite",
+        f"The score {score.name} {outcome}.",
+        param=score.name,
+        hint="Please report this with the model and the data set: every accepted input should give a finite value.",
+    )
+
+
+def _problem(result: object, images: int) -> str:
+    """Return what is wrong with the form of what a score's function returned; empty if nothing is."""
+    if not isinstance(result, Result):
+        article = "an" if type(result).__name__[0] in "aeiou" else "a"
+        return f"{article} {type(result).__name__}; return a Result(value=...)."
+    for name in ("value", "stderr", "null_value"):
+        number = getattr(result, name)
+        if not isinstance(number, numbers.Real) and (number is not None or name == "value"):
+            return f"a Result whose {name} is of type {type(number).__name__}, not a number."
+    for name in ARRAYS:
+        array = getattr(result, name)
+        if array is not None and not isinstance(array, np.ndarray):
+            return f"a Result whose {name} is of type {type(array).__name__}, not a numpy array."
+        if array is not None and array.shape != (images,):
+            return f"a Result whose {name} has the shape {array.shape}; one number for each of {images} images is due."
+    return ""
+
+
+def _stderr(result: Result, panel: Panel) -> float | None:
+    if result.stderr is None:
+        known = result.influence_N
+        return None if known is None else stratified_stderr(known, panel.labels_N, panel.units_N)
+    if panel.units_N is None or result.per_image_N is None or result.held_out_N is None:
+        return result.stderr
+    # A share of images: near-duplicates are right or wrong together.
+    independent = effective_number(panel.units_N[result.held_out_N])
+    return accuracy_stderr(result.value * independent, independent)
+
+
 def _check_inputs(score: Score, panel: Panel) -> None:
     if score.zoo_relative:
-        raise EvaluationFailed(
-            "zoo_required",
-            f"The score {score.name} compares all candidates with each other: one model alone has no value.",
-            param=score.name,
-            hint="Pass the features of every candidate to app.scoring.compare, or look at the parts: "
-            f"{', '.join(name for name, _ in score.combines)}.",
-        )
+        raise zoo_required(score)
     missing = _missing(score, panel)
     if missing is not None:
         lacking = _MISSING[missing]

@@ -1,5 +1,6 @@
 """Scores that a researcher's file defines, before they are installed as a package."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import sys
@@ -16,9 +17,13 @@ _HINT = "See docs/own-score.md for a file that works."
 def load_scores(path: Path) -> list[Score]:
     """Run a Python file and return the scores it defines, in their order, with the functions of this very file.
 
+    What the file prints goes to standard error.
+
     Raises:
         BadRequest: ``score_file_failed`` (no Python file, or it raised), ``no_scores_defined``, ``score_name_taken``.
     """
+    if not path.exists():
+        raise BadRequest("score_file_failed", f"{path} does not exist.", param=str(path), hint="Check the path.")
     spec = importlib.util.spec_from_file_location(_MODULE, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise BadRequest(
@@ -30,8 +35,9 @@ def load_scores(path: Path) -> list[Score]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[_MODULE] = module
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with contextlib.redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
         raise BadRequest(
             "score_file_failed",
             f"{path} could not be run: {type(error).__name__}: {error}",

@@ -31,6 +31,7 @@ from app.scoring.workspace import Workspace
 
 _Matrix = NDArray[np.float64]
 _FEW_CLASSES = 32  # up to this many, one matrix product is faster than a sum for each
+_DECOMPOSITIONS_SHARE = 16  # of the budget of memory may be spent on a faster decomposition
 
 
 class Panel(FeatureMatrix):
@@ -85,15 +86,15 @@ class Panel(FeatureMatrix):
                 ``too_few_classes``, ``invalid_source_probabilities``, ``invalid_source_classes``, ``invalid_facts`` or
                 ``invalid_units``.
         """
-        self.products: Products = products or NumpyProducts()
         super().__init__(features_ND, Workspace(memory_bytes))
+        self.products: Products = products or NumpyProducts(self.workspace.memory_bytes // _DECOMPOSITIONS_SHARE)
         self._set_labels(labels_N)
         self._raw_probabilities = (
             None if source_probabilities is None else checked_probabilities(source_probabilities, self.num_images)
         )
         self._raw_reference = None if reference_features is None else self._checked_reference(reference_features)
         self.source_classes = self._scaled_source(source_classes)
-        self.facts = checked_facts(facts or {})
+        self.facts = checked_facts({} if facts is None else facts)
         self.units_N = None if units is None else checked_units(units, self.num_images)
         optional: dict[Input, object] = {
             "source_probabilities": self._raw_probabilities,
@@ -121,7 +122,7 @@ class Panel(FeatureMatrix):
         self.labels_N: NDArray[np.intp] = labels
 
     def _checked_reference(self, reference_features: ArrayLike) -> tuple[NDArray[Any], float]:
-        reference, scale = checked_features(reference_features)
+        reference, scale = checked_features(reference_features, "reference_features")
         if len(reference) != self.num_images:
             raise EvaluationFailed(
                 "invalid_features",
@@ -134,8 +135,8 @@ class Panel(FeatureMatrix):
     def _scaled_source(self, source: SourceClasses | None) -> SourceClasses | None:
         if source is None:
             return None
-        checked = checked_source_classes(source, self.num_dimensions)
-        return SourceClasses(frozen(np.asarray(checked.means_ZD) / self.scale), checked.weights_Z)
+        means_ZD, weights_Z = checked_source_classes(source, self.num_dimensions, self.scale)
+        return SourceClasses(frozen(means_ZD), weights_Z)
 
     @property
     def wide(self) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 _Matrix = NDArray[np.float64]
+_MOST_WORKSPACE = 1 << 30  # LAPACK counts the entries of its workspace in 32 bits
 
 
 class Products(Protocol):
@@ -36,6 +37,10 @@ class Products(Protocol):
 class NumpyProducts:
     """Products by numpy's BLAS, which forms half of a product of a matrix with its own transpose."""
 
+    def __init__(self, workspace_bytes: int = _MOST_WORKSPACE) -> None:
+        """Take how much memory a decomposition may use beside its matrix and eigenvectors, 1 GB at most."""
+        self._workspace_bytes = min(workspace_bytes, _MOST_WORKSPACE)
+
     def gram(self, rows_ND: _Matrix) -> _Matrix:
         """See ``Products``."""
         return np.asarray(rows_ND @ rows_ND.T)
@@ -52,5 +57,7 @@ class NumpyProducts:
         """See ``Products``."""
         # Of minus the matrix, so that the largest come first; in LAPACK's order of entries, so that none is copied.
         negated_MM = np.negative(symmetric_MM).T
-        values_M, vectors_MM = eigh(negated_MM, overwrite_a=True, check_finite=False, driver="evr")
+        # Divide and conquer has more of its work in matrix products, and a workspace of two matrices.
+        driver = "evd" if 2 * negated_MM.nbytes <= self._workspace_bytes else "evr"
+        values_M, vectors_MM = eigh(negated_MM, overwrite_a=True, check_finite=False, driver=driver)
         return np.negative(values_M, out=values_M), vectors_MM

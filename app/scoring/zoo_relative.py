@@ -5,8 +5,11 @@ Adding or dropping a candidate changes the value of the others, so values are co
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from app.domain.errors import EvaluationFailed
 from app.scoring.contract import Score
-from app.scoring.measurement import measure
+from app.scoring.measurement import measure, zoo_required
 from app.scoring.panel import Panel
 from app.scoring.registry import find
 
@@ -43,11 +46,28 @@ def compare(name: str, panels: Sequence[Panel]) -> list[float]:
 
     Raises:
         BadRequest: ``unknown_score``.
-        EvaluationFailed: a part is not defined on a panel.
+        EvaluationFailed: ``different_images``: the panels differ in their number of images or in their labels;
+            ``zoo_required``: the score is zoo-relative, and there are fewer than two candidates; or a part is not
+            defined on a panel.
     """
     score = find(name)
+    for place, panel in enumerate(panels[1:], start=2):
+        if not np.array_equal(panel.labels_N, panels[0].labels_N):
+            differs = (
+                "has other labels than the first candidate"
+                if panel.num_images == panels[0].num_images
+                else f"has {panel.num_images} images, the first {panels[0].num_images}"
+            )
+            raise EvaluationFailed(
+                "different_images",
+                f"Candidate {place} {differs}, so their scores cannot be compared.",
+                param="panels",
+                hint="Compute the features of all candidates on the same images, in the same order.",
+            )
     if not score.zoo_relative:
         return [measure(name, panel).value for panel in panels]
+    if len(panels) < 2:
+        raise zoo_required(score)
     return combine(score, {part: [measure(part, panel).value for panel in panels] for part, _ in score.combines})
 
 

@@ -71,8 +71,8 @@ class SelectionWork:
         views = {key: {"value": value, "stderr": 0.01, "warnings": []} for key, value in scores.items()}
         result: dict[str, Any] = {"scores": views, "seconds": {"total": 1.5}, "cached": False}
         if explanation is not None:
-            result["explanation"] = f"scores/{self.selection_id}/{name}.json"
-            with self.service.objects.create(result["explanation"]) as file:
+            result["explanations"] = [f"scores/{self.selection_id}/{name}.json"]
+            with self.service.objects.create(result["explanations"][0]) as file:
                 file.write(json.dumps(explanation).encode())
         with self.service.database.write() as session:
             leases.finish(session, lease, result=result, progress={"stage": "done", "done": 4, "total": 4})
@@ -93,6 +93,7 @@ class SelectionWork:
                     "rank": place + 1,
                     "rank_interval": [1, len(order)],
                     "tie_group": 1,
+                    "look": 1,
                     "accuracy": 0.9 - place / 10,
                     "probability_of_best": 0.5,
                     "probe_accuracy": {"mean": 0.9, "interval": [0.8, 1.0], "level": 0.9, "origin": "a linear probe"},

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from sqlalchemy import update
 
 from app.client import Foretune
@@ -220,3 +221,25 @@ def test_migrate_makes_a_database(tmp_path: Path) -> None:
 
 def test_version() -> None:
     assert run("--version").out.startswith("foretune 0.")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        (("--budget", "nan"), 1, "budget_seconds is nan"),
+        (("--budget", "inf"), 1, "budget_seconds is inf"),
+        (("--race", "--error", "nan"), 1, "error_probability is nan"),
+        (("--keep", "1"), 2, "add --race"),
+        (("--race", "--keep", "0"), 1, "greater than or equal to 1"),
+        (("--budget", "-1"), 1, "greater than or equal to 1"),
+    ],
+)
+def test_odd_rules_of_a_race_are_refused_in_words(
+    served: Served, options: tuple[str, ...], code: int, told: str
+) -> None:
+    ready_dataset(served, "f", "raced")
+    add_model(served.database, "racer")
+    refused = served.run("select", "raced", "--model", "racer", *options)
+    assert refused.code == code
+    assert told in " ".join(refused.err.split())
+    assert "Traceback" not in refused.err

@@ -78,7 +78,8 @@ def test_explain_tells_the_whole_statement():
     done = scores("explain", "pactran_gamma")
     for told in ("arXiv:2203.05126", "source_probabilities", "turned", "n Z C", "class names"):
         assert told in done.out
-    assert scores("explain", "nleep", "--json").json["stochastic"] is True
+    for name in ("nleep", "linear_probe"):
+        assert scores("explain", name, "--json").json["stochastic"] is True
     unknown = scores("explain", "lfg")
     assert unknown.code == 1
     assert "(unknown_score)" in unknown.err
@@ -231,6 +232,29 @@ def test_files_that_define_no_score(tmp_path):
         assert json.loads(done.err)["error"]["code"] == code
     assert "(score_file_failed)" in scores("check", tmp_path / "none.py").err
     assert "(score_file_failed)" in scores("check", ROOT / "README.md").err
+
+
+def test_a_score_that_prints_or_leaves_does_not_spoil_the_answer(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "print('loading')\n" + FILE.replace("    if panel.constant:", "    print('hello')\n    if panel.constant:")
+    )
+    done = scores("check", path, "--json")
+    assert (done.code, len(done.json)) == (0, 22)
+    assert "loading" in done.err
+    path.write_text(FILE.replace("    if panel.constant:", "    raise SystemExit(0)\n    if panel.constant:"))
+    done = scores("check", path, "--json")
+    assert (done.code, len(done.json)) == (1, 22)
+    assert "does not exist" in scores("check", tmp_path / "none.py").err
+
+
+def test_what_is_left_out_is_told_by_reason(file):
+    told = scores("run", file).err.splitlines()
+    lacking = next(line for line in told if line.startswith("Left out, for want of the arrays they need: "))
+    comparing = next(line for line in told if line.startswith("Left out, for they compare candidates"))
+    assert "leep" in lacking
+    assert "etran" not in lacking
+    assert comparing.endswith(": ncti, etran, etran_mended.")
 
 
 def test_installed_scores_are_listed_and_computed(tmp_path, file):

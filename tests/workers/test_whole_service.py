@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from app.scoring.registry import DEFAULT_SCORES
 from app.storage.objects import Objects
@@ -93,9 +94,29 @@ def test_the_same_selection_again_runs_no_network_and_ranks_the_same(client: htt
 
 
 def test_a_selection_of_some_models_and_scores(client: httpx.Client, dataset: str) -> None:
-    chosen = {"models": ["test_resnet"], "scores": ["logme"]}
+    chosen = {"models": ["test_resnet"], "scores": ["logme", "etran"]}
     (row,) = finished(client, select(client, dataset, **chosen))["data"]
-    assert (row["name"], set(row["scores"])) == ("test_resnet", {"logme"})
+    assert (row["name"], set(row["scores"])) == ("test_resnet", {"logme", "etran"})
+    assert row["scores"]["etran"]["value"] is None
+    assert row["scores"]["etran"]["error"]["code"] == "zoo_required"
+
+
+def test_copies_of_a_picture_make_nothing_surer(client: httpx.Client) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(SAMPLE) as sample, zipfile.ZipFile(archive, "w") as target:
+        names = {name.rpartition("/")[0]: name for name in sample.namelist() if name.endswith(".png")}
+        for folder, name in list(names.items())[:3]:
+            image = Image.open(io.BytesIO(sample.read(name)))
+            for copy in range(20):
+                brighter = io.BytesIO()
+                image.point(lambda value, more=copy: min(255, value + more)).save(brighter, "PNG")
+                target.writestr(f"{folder}/{copy}.png", brighter.getvalue())
+    results = finished(client, select(client, prepared(client, archive.getvalue())["id"], scores=["logme", "knn"]))
+    assert results["evidence"]["images"]["near_duplicates"] == 57
+    for row in results["data"]:
+        low, high = row["probe_accuracy"]["interval"]
+        assert high - low > 0.4, "the interval is that of three pictures, not of sixty"
+        assert row["scores"]["logme"]["stderr"] is None, "one picture a class says nothing of how much others vary"
 
 
 def test_more_scores_are_computed_from_what_was_kept(client: httpx.Client, dataset: str) -> None:

@@ -20,12 +20,12 @@ STATEMENTS = (
     Score(
         group="features",
         name="sfda_scalefree",
-        meaning="The same independent of the unit of the features, which the paper's form depends on.",
+        meaning="How probable each image's class is after classes were pushed together, whatever the features' unit.",
         implementation="app.scoring.features.sfda:sfda_scalefree",
         invariances=_ORDER_FREE | {"scale", "offset", "rotation"},
         cost="n d min(n, d)",
         paper="Shao et al. 2022, arXiv:2207.03036",
-        equation="the same, features of unit root mean square length, probabilities without a second softmax",
+        equation="as sfda, features of unit root mean square length, probabilities without a second softmax",
     ),
     Score(
         group="features",
@@ -73,6 +73,7 @@ STATEMENTS = (
         name="etran_energy",
         meaning="How large the features are of the images where they are smallest; reads no label.",
         implementation="app.scoring.features.etran:etran_energy",
+        inputs=("features",),
         invariances=_ORDER_FREE,
         cost="n d",
         paper=_ETRAN,
@@ -101,8 +102,9 @@ STATEMENTS = (
     Score(
         group="features",
         name="etran_mended_energy",
-        meaning="How large the features are of the images where they are smallest, whatever their unit and width.",
+        meaning="How large the features are where they are smallest, whatever their unit and width; reads no label.",
         implementation="app.scoring.features.etran:etran_mended_energy",
+        inputs=("features",),
         invariances=_ORDER_FREE | {"scale"},
         cost="n d",
         paper=_ETRAN,

@@ -47,7 +47,7 @@ STATEMENTS = (
     Score(
         group="head",
         name="pactran_gamma",
-        meaning="The same bound with weights of the source classes that need not sum to one.",
+        meaning="A bound on how well labels follow from source classes whose weights need not sum to one.",
         implementation="app.scoring.heads.pactran:pactran_gamma",
         inputs=_HEAD,
         invariances=_UNCHANGED,

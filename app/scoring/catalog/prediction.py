@@ -34,6 +34,7 @@ STATEMENTS = (
         cost="n C min(n, d), some thousand times",
         paper="Alain and Bengio 2016, arXiv:1610.01644",
         equation="multinomial logistic regression, stratified 5-fold cross-validation",
+        stochastic=True,
     ),
     Score(
         group="features",

@@ -21,7 +21,7 @@ STATEMENTS = (
     Score(
         group="source_data",
         name="domain_similarity_scalefree",
-        meaning="The same with distances as shares of their mean, for models whose features differ in scale.",
+        meaning="How near the classes lie to those the model was pretrained on, as a share of the mean distance.",
         implementation="app.scoring.source_data.distance:domain_similarity_scalefree",
         inputs=_INPUTS,
         invariances=_UNCHANGED | {"scale"},

@@ -146,7 +146,8 @@ def _penalty_slopes(panel: Panel, alpha: float, mean_eigenvalue: float) -> _Matr
     n, d = float(panel.num_images), float(panel.num_dimensions)
     mean_slope_N = (panel.squared_norms_N / d - mean_eigenvalue) / n
     alpha_slope_N = _alpha_slopes(panel, alpha, mean_eigenvalue, mean_slope_N)
-    if 1.0 - alpha < _CLEAR_OF_ONE * stratified_stderr(alpha_slope_N, panel.labels_N, panel.units_N):
+    error = stratified_stderr(alpha_slope_N, panel.labels_N, panel.units_N)
+    if error is None or 1.0 - alpha < _CLEAR_OF_ONE * error:
         return None
     relative_N = 1.0 / n + mean_slope_N / mean_eigenvalue + alpha_slope_N / (alpha * (1 - alpha))
     return np.asarray(n * alpha * mean_eigenvalue / (1 - alpha) * relative_N)

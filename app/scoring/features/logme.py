@@ -56,6 +56,8 @@ def logme(panel: Panel) -> Result:
     refined_C = evidence.at(middle_C)
     chosen_C = np.where(refined_C > value_C, middle_C, chosen_C)
     value_C = np.maximum(refined_C, value_C)
+    if panel.constant:  # within a class all images have the same influence: the error is zero by construction
+        return Result(value=float(value_C.mean()), warnings=("constant_features",))
     warnings = ("exact_fit",) if (chosen_C < grid_T[0] + 1e-3).any() else ()
     return Result(value=float(value_C.mean()), warnings=warnings, influence_N=evidence.influence(chosen_C, value_C))
 

@@ -146,7 +146,7 @@ def test_guessing_the_largest_class_is_no_signal():
     ranking = rank(candidates(majority[:, None]), labels_N)
     assert not ranking.signal
     assert ranking.verdict.startswith("No signal: no model predicts these labels reliably better")
-    assert "(70.0% of the images)" in ranking.verdict
+    assert "(70.0% of the held-out images)" in ranking.verdict
 
 
 def test_more_candidates_need_more_evidence():
@@ -304,3 +304,13 @@ def test_the_first_k_places_are_shared_out():
     alike = rank(candidates(np.repeat(np.arange(80)[:, None] % 3 > 0, 4, axis=1)), np.arange(80) % 2, top_k=3)
     assert [model.probability_of_top_k for model in alike.models] == pytest.approx([0.75] * 4)
     assert rank(candidates(np.ones((8, 2), dtype=bool)), np.arange(8) % 2).top_k == 2
+
+
+def test_near_duplicates_widen_the_standard_error_to_that_of_their_pictures():
+    right_N = np.arange(200) % 10 < 8
+    labels_N = np.arange(200) // 100
+    one = Candidate(id="a", name="a", parameters=1, correct_N=right_N)
+    alone = rank([one], labels_N, replicates=50).models[0].stderr
+    together = rank([one], labels_N, replicates=50, units_N=np.arange(200) // 10).models[0].stderr
+    assert together == pytest.approx(accuracy_stderr(0.8 * 20, 20))
+    assert together > 3 * alone

@@ -4,23 +4,35 @@ Legend: N images.
 """
 
 import dataclasses
+import re
+import sys
 
 import numpy as np
 import pytest
 
-from app.domain.errors import EvaluationFailed
+from app.domain.errors import BadRequest, EvaluationFailed
 from app.scoring import SCORES, Panel, Result, Score, conformance, synthetic
 from app.scoring.extensions import find_installed
+from app.scoring.measurement import measure_score
+from app.scoring.own_file import load_scores
 from app.scoring.registry import all_scores
 
 SOUND = SCORES["lfc_centered"]
 
 
-def failures(function, **changes):
-    """Return the names of the checks that a score of this function fails."""
+def stated(function):
+    """Return a score whose implementation is this function."""
     globals()["under_test"] = function
-    score = dataclasses.replace(SOUND, name="under_test", implementation=f"{__name__}:under_test", **changes)
-    return {check.name for check in conformance.checks(score) if not check.passed}
+    return dataclasses.replace(SOUND, name="under_test", implementation=f"{__name__}:under_test")
+
+
+def run(function):
+    return list(conformance.checks(stated(function)))
+
+
+def failures(function):
+    """Return the names of the checks that a score of this function fails."""
+    return {check.name for check in run(function) if not check.passed}
 
 
 def separation(panel: Panel) -> Result:
@@ -62,11 +74,72 @@ def test_numbers_that_are_not_finite_are_seen():
     assert failures(fragile) == {"odd input: all features equal", "odd input: all features zero"}
 
 
+def test_an_operation_of_numpy_without_a_number_is_a_typed_refusal():
+    def careless(panel):
+        return Result(value=float(np.float64(1.0) / np.float64(0.0)))
+
+    with pytest.raises(EvaluationFailed, match=r"under_test stopped where numpy .* divide by zero") as caught:
+        measure_score(stated(careless), synthetic.noisy_classes(60, 7).panel())
+    assert caught.value.code == "score_not_finite"
+    assert "odd input: three images" in failures(careless)
+
+
 def test_influences_of_the_wrong_shape_are_seen():
     def wide(panel):
         return Result(value=separation(panel).value, influence_N=np.zeros(panel.num_images + 1))
 
     assert "the value is finite, the result's arrays are per image" in failures(wide)
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (0.5, "returned a float; return a Result(value=...)."),
+        (np.float64(0.5), "returned a float64; return a Result"),
+        (None, "returned a NoneType; return a Result"),
+        (Result(value=np.ones(3)), "a Result whose value is of type ndarray, not a number."),
+        (Result(value=None), "a Result whose value is of type NoneType"),
+        (Result(value=1.0, stderr="small"), "a Result whose stderr is of type str"),
+        (Result(value=1.0, influence_N=np.zeros(61)), "influence_N has the shape (61,); one number for each of 60"),
+        (Result(value=1.0, influence_N=np.zeros((60, 1))), "influence_N has the shape (60, 1);"),
+        (Result(value=1.0, held_out_N=[True] * 60), "held_out_N is of type list, not a numpy array."),
+    ],
+    ids=str,
+)
+def test_what_is_no_result_is_said_once(returned, told):
+    checks = run(lambda panel: returned)
+    assert [check.passed for check in checks] == [True, False]
+    assert told in checks[1].detail
+    with pytest.raises(EvaluationFailed, match=re.escape(told)) as caught:
+        measure_score(stated(lambda panel: returned), synthetic.noisy_classes(60, 7).panel())
+    assert caught.value.code == "invalid_result"
+
+
+def test_a_plain_number_on_odd_input_only_is_seen():
+    assert failures(lambda panel: 0.0 if panel.constant else separation(panel)) == {
+        "odd input: all features equal",
+        "odd input: all features zero",
+    }
+
+
+def test_a_score_that_ends_the_program_fails_each_check():
+    def leaving(panel):
+        sys.exit(0)
+
+    checks = run(leaving)
+    assert len(checks) > 20
+    assert {check.detail for check in checks[1:]} == {"raised SystemExit: 0"}
+
+
+def test_what_a_score_prints_stays_off_standard_output(capsys):
+    def chatty(panel):
+        print("computing")
+        return separation(panel)
+
+    assert failures(chatty) == set()
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "computing" in told.err
 
 
 def test_writing_to_the_panel_is_seen():
@@ -84,6 +157,7 @@ def test_writing_to_the_panel_is_seen():
         ({"meaning": "No stop"}, "full stop"),
         ({"paper": ""}, "paper is empty"),
         ({"invariances": frozenset({"dilation"})}, "'dilation' is no invariance"),
+        ({"group": "feature"}, "'feature' is no group: choose from features, head, source_data, prior"),
         ({"inputs": ("gradients",)}, "'gradients' is no input"),
         ({"implementation": "somewhere"}, "module:function"),
         ({"implementation": ""}, "either an implementation or parts"),
@@ -118,6 +192,23 @@ def test_changes_reach_what_lives_in_the_same_space():
             before = np.linalg.norm(sample.features_ND[order, None] - sample.means_ZD, axis=2)
             after = np.linalg.norm(other.features_ND[:, None] - other.means_ZD, axis=2)
             assert after == pytest.approx(before, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "does not exist"),
+        ("import sys; sys.exit(3)", "could not be run: SystemExit: 3"),
+        ("1 / 0", "could not be run: ZeroDivisionError"),
+    ],
+)
+def test_files_that_cannot_be_loaded(tmp_path, text, told):
+    path = tmp_path / "mine.py"
+    if text:
+        path.write_text(text)
+    with pytest.raises(BadRequest, match=told) as caught:
+        load_scores(path)
+    assert caught.value.code == "score_file_failed"
 
 
 def test_no_package_here_adds_scores():

@@ -46,6 +46,12 @@ def noisy(seed, images, dimensions, classes, noise=2.0):
     return random.normal(size=(images, dimensions)) * noise + np.eye(classes, dimensions)[labels_N] * 3, labels_N
 
 
+def test_constant_features_are_told_and_have_no_error():
+    result = compute("logme", np.full((9, 4), 0.3), np.arange(9) % 3)
+    assert result.warnings == ("constant_features",)
+    assert result.stderr is None
+
+
 @given(seed=st.integers(0, 10**6), dimensions=st.integers(1, 6), classes=st.integers(2, 3))
 @settings(deadline=None, max_examples=15)
 def test_equals_the_best_density(seed, dimensions, classes):

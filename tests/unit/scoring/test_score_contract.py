@@ -4,9 +4,11 @@ Legend: N images, D feature dimensions.
 """
 
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,8 +17,9 @@ from threadpoolctl import threadpool_limits
 from app.domain.errors import BadRequest, EvaluationFailed
 from app.scoring import SCORES, Panel, conformance, find, measure, synthetic
 from app.scoring import compute as compute_given
-from app.scoring.contract import Score
+from app.scoring.contract import Input, Score
 from app.scoring.measurement import measure_score
+from app.scoring.products import NumpyProducts
 
 EVERY = tuple(SCORES)
 NAMES = tuple(name for name, score in SCORES.items() if not score.zoo_relative)  # of one model alone
@@ -85,7 +88,9 @@ def test_statement_is_complete(name):
     assert score.name == name
     assert conformance.statement_problem(score) == ""
     assert score.inputs
-    assert score.group == "prior" or {"labels", "reference_features"} & set(score.inputs)
+    reads_the_task = bool({"labels", "reference_features"} & set(score.inputs))
+    assert reads_the_task or score.group == "prior" or name in ONLY_IN_COMBINATION
+    assert not score.meaning.startswith("The same")  # as what, when it is read alone?
     assert score.needs_head == (score.group == "head")
 
 
@@ -93,6 +98,16 @@ def test_statement_is_complete(name):
 def test_documented(name):
     page = Path(__file__).parents[3] / "docs" / "scores.md"
     assert f"| `{name}` |" in page.read_text(encoding="utf-8")
+
+
+def test_warnings_are_documented():
+    """What the sources put into ``warnings=``, or add to it, is in the table of the page, and nothing else is."""
+    root = Path(__file__).parents[3]
+    sources = [path.read_text(encoding="utf-8") for path in sorted((root / "app" / "scoring").rglob("*.py"))]
+    given = {code for text in sources for code in re.findall(r"\(\"([a-z]+(?:_[a-z]+)*)\",\)", text)}
+    page = (root / "docs" / "scores.md").read_text(encoding="utf-8")
+    table = page.split("### Warnings\n")[1].split("\n### ")[0]
+    assert given - set(get_args(Input)) == set(re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE))
 
 
 def test_unknown_score_lists_the_names():
@@ -209,6 +224,19 @@ def test_dead_columns_and_zero_rows(name, shape):
     assert np.isfinite(compute(name, constant_ND, labels_N).value)
 
 
+@pytest.mark.parametrize("huge", [1e70, 1e160, 1e200])
+@pytest.mark.parametrize("name", ["knn", "separation_index", "silhouette", "lfc_centered", "participation_ratio"])
+def test_a_huge_dimension_that_all_images_share(name, huge):
+    """It is not taken for features without variation; while there is enough precision it changes nothing."""
+    features_ND, labels_N = noisy_classes(40, 6)
+    plain = compute_given(name, features_ND, labels_N).value
+    beside_ND = np.hstack([features_ND, np.full((40, 1), 1e50)])
+    assert compute_given(name, beside_ND, labels_N).value == pytest.approx(plain, rel=1e-8)
+    with pytest.raises(EvaluationFailed, match="All images have a feature of about") as caught:
+        compute_given(name, np.hstack([features_ND, np.full((40, 1), huge)]), labels_N)
+    assert caught.value.code == "invalid_features"
+
+
 @pytest.mark.parametrize("name", OF_FEATURES)
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1e300])
 def test_features_that_say_nothing(name, constant):
@@ -216,8 +244,8 @@ def test_features_that_say_nothing(name, constant):
     result = compute(name, np.full((8, 5), constant), labels_N)
     if name not in SPEAKS_WITHOUT_FEATURES:
         assert result.value == pytest.approx(0.0, abs=1e-12)
-    if name != "logme":
-        assert "constant_features" in result.warnings
+    assert "constant_features" in result.warnings
+    assert result.held_out_N is not None or not result.stderr  # nothing varies within a class
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -261,6 +289,10 @@ def test_only_singletons_cannot_be_held_out(name):
         (np.eye(3), np.array(["a", None, "b"], dtype=object), "invalid_labels"),
         (np.eye(3), np.array(["a", 1, "b"], dtype=object), "invalid_labels"),
         (np.eye(3), [5, 5, 5], "too_few_classes"),
+        ([[1, 2], [3]], [0, 1], "invalid_features"),
+        (np.ma.masked_equal(np.eye(3), 1.0), [0, 1, 1], "invalid_features"),
+        (np.eye(3), [[0], [1, 1], [1]], "invalid_labels"),
+        (np.eye(3), np.ma.masked_equal([0, 1, 1], 0), "invalid_labels"),
         (np.eye(2), [0, 1], "too_few_images"),
         (np.ones((0, 3)), [], "too_few_images"),
     ],
@@ -271,6 +303,37 @@ def test_refused_arrays(features, labels, code):
     assert caught.value.code == code
     assert caught.value.param in {"features", "labels"}
     assert caught.value.hint
+
+
+def test_tensors_that_numpy_cannot_read_are_refused_with_a_way_out():
+    torch = pytest.importorskip("torch")
+    features = torch.eye(3)
+    for tensor in (features.requires_grad_(), features.detach().bfloat16()):
+        with pytest.raises(EvaluationFailed, match="features") as caught:
+            compute_given("lfc", tensor, [0, 0, 1])
+        assert caught.value.code == "invalid_features"
+        assert compute_given("lfc", tensor.detach().float().numpy(), [0, 0, 1]).value == pytest.approx(
+            compute_given("lfc", np.eye(3), [0, 0, 1]).value
+        )
+        assert "tensor.detach().float()" in caught.value.hint
+
+
+def test_nothing_masked_is_nothing_missing():
+    features_ND, labels_N = noisy_classes(20, 4)
+    plain = compute_given("lfc", features_ND, labels_N).value
+    assert compute_given("lfc", np.ma.masked_array(features_ND), labels_N).value == plain
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"parameters": None}, {"flops": "4e9"}, {"flops": [1, 2]}, {"flops": 10**400}, {"age": 3}, [1], []],
+    ids=str,
+)
+def test_refused_facts(facts):
+    with pytest.raises(EvaluationFailed) as caught:
+        Panel(np.eye(3), [0, 1, 1], facts=facts)
+    assert caught.value.code == "invalid_facts"
+    assert caught.value.param == "facts"
 
 
 def test_first_bad_value_is_located():
@@ -349,6 +412,19 @@ def test_shared_decompositions(shape):
     assert panel.gram_rows(slice(3, 7)) == pytest.approx(gram_NN[3:7], abs=1e-12)
     assert panel.spectrum[0] == pytest.approx(np.linalg.eigvalsh(gram_NN)[::-1][: min(shape)], abs=1e-12)
     assert panel.class_sums_CD[1] == pytest.approx(x_ND[panel.labels_N == 1].sum(axis=0), abs=1e-12)
+
+
+@pytest.mark.parametrize("workspace_bytes", [0, 2 * 90**2 * 8 - 1, 2 * 90**2 * 8, 1 << 40])
+def test_decompositions_of_any_workspace(workspace_bytes):
+    """Both drivers of LAPACK, on either side of the limit: the matrix is the product of what they return."""
+    factor_MM = np.random.default_rng(0).normal(size=(90, 90))
+    symmetric_MM = factor_MM @ factor_MM.T
+    before_MM = symmetric_MM.copy()
+    values_M, vectors_MM = NumpyProducts(workspace_bytes).eigh(symmetric_MM)
+    assert np.array_equal(symmetric_MM, before_MM)
+    assert (np.diff(values_M) <= 0).all()
+    assert vectors_MM * values_M @ vectors_MM.T == pytest.approx(symmetric_MM, abs=1e-11)
+    assert vectors_MM.T @ vectors_MM == pytest.approx(np.eye(90), abs=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(120, 30), (80, 200)])

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment, linprog
 
+from app.domain.errors import EvaluationFailed
 from app.scoring import Panel, SourceClasses, compute, measure, synthetic
 from app.scoring.source_data.transport import transport
 
@@ -134,6 +135,43 @@ def test_source_classes_of_another_magnitude(name, far):
     sample = synthetic.noisy_classes(30, 4)
     source = SourceClasses(np.eye(4) * far, np.ones(4))
     assert np.isfinite(compute(name, sample.features_ND, sample.labels_N, source_classes=source).value)
+
+
+@pytest.mark.parametrize("factor", [1e-310, 1e307])
+def test_features_near_the_ends_of_the_range(factor):
+    sample = synthetic.noisy_classes(30, 4)
+    expected = measure("otce", sample.panel()).value
+    source = SourceClasses(sample.means_ZD * factor, np.arange(1, 7) * 2e307)
+    found = compute("otce", sample.features_ND * factor, sample.labels_N, source_classes=source).value
+    assert found == pytest.approx(expected, rel=1e-8)
+
+
+@pytest.mark.parametrize("tiny", [True, False])
+def test_source_classes_beyond_all_measure_are_refused(tiny):
+    sample = synthetic.noisy_classes(30, 4)
+    features_ND, far = (sample.features_ND * 1e-310, 1.0) if tiny else (sample.features_ND, 1e305)
+    with pytest.raises(EvaluationFailed, match="times as large as the largest feature") as caught:
+        Panel(features_ND, sample.labels_N, source_classes=SourceClasses(np.eye(4) * far, np.ones(4)))
+    assert caught.value.code == "invalid_source_classes"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        (np.eye(4), np.ones(4)),
+        SourceClasses([[1, 2], [3]], [1, 1]),
+        SourceClasses(np.eye(4), None),
+        SourceClasses(np.ma.masked_equal(np.eye(4), 1.0), np.ones(4)),
+        SourceClasses(np.eye(4), np.zeros(4)),
+    ],
+    ids=["tuple", "ragged", "no weights", "masked", "zero weights"],
+)
+def test_refused_source_classes(source):
+    sample = synthetic.noisy_classes(30, 4)
+    with pytest.raises(EvaluationFailed) as caught:
+        Panel(sample.features_ND, sample.labels_N, source_classes=source)
+    assert caught.value.code == "invalid_source_classes"
+    assert caught.value.param == "source_classes"
 
 
 @pytest.mark.parametrize("means", [np.zeros((2, 5)), np.ones((2, 5))])

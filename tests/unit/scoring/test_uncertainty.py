@@ -9,7 +9,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from app.domain.resampling import resample_weights, resampled_values, stratified_stderr
+from app.domain.ranking import accuracy_stderr
+from app.domain.resampling import effective_number, resample_weights, resampled_values, stratified_stderr
 from app.scoring import SCORES, Panel, measure
 from app.scoring.measurement import can_measure
 
@@ -80,6 +81,46 @@ def test_duplicated_images_do_not_look_like_more_images():
     honest = measure("lfc_centered", Panel(twice_ND, twice_N, units=units_N)).stderr
     assert honest == pytest.approx(once, rel=0.02)
     assert naive < 0.75 * honest
+
+
+HELD_OUT = ("linear_probe", "knn", "lda", "ridge_loo", "separation_index")
+
+
+@pytest.mark.parametrize("name", HELD_OUT)
+def test_ten_near_copies_of_thirty_pictures_are_thirty_images(name):
+    random = np.random.default_rng(3)
+    labels_N, units_N = np.repeat(np.arange(30) % 3, 10), np.repeat(np.arange(30), 10)
+    features_ND = random.normal(size=(30, 8))[units_N] + 0.01 * random.normal(size=(300, 8))
+    naive = measure(name, Panel(features_ND, labels_N))
+    honest = measure(name, Panel(features_ND, labels_N, units=units_N))
+    assert honest.value == naive.value
+    assert honest.stderr == pytest.approx(accuracy_stderr(30 * naive.value, 30))
+    assert honest.stderr > 2 * naive.stderr
+
+
+def test_units_of_single_images_change_no_error():
+    features_ND, labels_N = draw(5)
+    for name in HELD_OUT:
+        plain = measure(name, Panel(features_ND, labels_N)).stderr
+        assert measure(name, Panel(features_ND, labels_N, units=np.arange(160)[::-1])).stderr == pytest.approx(plain)
+
+
+def test_the_effective_number_is_that_of_the_mean():
+    """Images of a unit are the same: the variance of their mean is that of so many independent ones."""
+    sizes = [7, 2, 1, 1, 4]
+    units_N = np.repeat([9, 3, 5, 11, 0], sizes)
+    drawn_RG = np.random.default_rng(0).normal(size=(40_000, 5))
+    assert 1 / (drawn_RG @ sizes / 15).var() == pytest.approx(effective_number(units_N), rel=0.03)
+    assert effective_number(np.arange(8)) == 8
+
+
+@pytest.mark.parametrize("labels_N", [np.arange(47), LABELS], ids=["singletons", "a unit a class"])
+def test_an_error_that_cannot_be_known_is_none(labels_N):
+    influence_N = np.random.default_rng(1).normal(size=47)
+    assert stratified_stderr(influence_N, labels_N, labels_N) is None
+    features_ND = np.random.default_rng(2).normal(size=(47, 6))
+    for name in ("lfc", "hscore_regularized", "logme"):
+        assert measure(name, Panel(features_ND, labels_N, units=labels_N)).stderr is None
 
 
 @pytest.mark.parametrize("name", with_influence())

@@ -71,8 +71,27 @@ def test_extremes_of_every_part_bound_the_value(name):
     values = compare(name, candidates(0.3, 0.6, 0.9, 3.0))
     assert min(values) >= 0
     assert max(values) <= sum(weight for _, weight in SCORES[name].combines)
-    assert compare(name, candidates(1.0)) == [0.0]
-    assert compare(name, []) == []
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("name", COMBINED)
+def test_fewer_than_two_candidates_are_refused(name, count):
+    with pytest.raises(EvaluationFailed) as caught:
+        compare(name, candidates(1.0)[:count])
+    assert caught.value.code == "zoo_required"
+
+
+@pytest.mark.parametrize("name", ["etran", "lfc"])
+def test_candidates_of_different_images_are_refused(name):
+    first, second = candidates(0.3, 0.6)
+    fewer = Panel(second.features_ND[:59], second.labels_N[:59])
+    others = second.with_labels(np.roll(second.labels_N, 1))
+    renamed = second.with_labels(np.array(["ant", "bee", "cat"])[second.labels_N])
+    for wrong, told in ((fewer, "Candidate 3 has 59 images, the first 60"), (others, "Candidate 3 has other labels")):
+        with pytest.raises(EvaluationFailed, match=told) as caught:
+            compare(name, [first, second, wrong])
+        assert caught.value.code == "different_images"
+    assert compare(name, [first, renamed]) == compare(name, [first, second])
 
 
 def test_a_part_in_which_all_agree_counts_as_nothing():
