@@ -34,7 +34,7 @@ BRIEF_S = 0.3
 PANEL = (
     "lfc", "lfc_offdiagonal", "lfc_centered", "lfc_cosine", "logme", "hscore", "hscore_regularized", "transrate",
     "transrate_scalefree", "gbc_spherical", "gbc_diagonal", "parc", "fisher_ratio", "separation_index", "knn", "lda",
-    "ridge_gcv", "ridge_loo", "sfda", "etran_class", "nce", "leep", "participation_ratio",
+    "ridge_gcv", "ridge_loo", "etran_class", "nce", "leep", "participation_ratio",
 )  # fmt: skip
 
 
