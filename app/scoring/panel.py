@@ -151,12 +151,16 @@ class Panel(FeatureMatrix):
     @cached_property
     def source_probabilities_NZ(self) -> _Matrix:
         """The source classifier's probabilities, each row summing to one."""
-        raw_NZ, sums_N = self.given_probabilities
-        return frozen(np.asarray(raw_NZ / sums_N[:, None]))
+        return frozen(np.asarray(self.given_probabilities / self.probability_sums_N[:, None]))
+
+    @cached_property
+    def probability_sums_N(self) -> _Matrix:
+        """What to divide each row of the given probabilities by."""
+        return frozen(self.given_probabilities.sum(axis=1, dtype=np.float64))
 
     @property
-    def given_probabilities(self) -> tuple[NDArray[Any], _Matrix]:
-        """The source probabilities as they were given (N x Z), and what to divide each row by.
+    def given_probabilities(self) -> NDArray[Any]:
+        """The source probabilities as they were given (N x Z); rows may sum to a little more or less than one.
 
         Raises:
             ValueError: there are none; ``given`` tells.
@@ -168,7 +172,7 @@ class Panel(FeatureMatrix):
     @cached_property
     def source_predictions_N(self) -> NDArray[np.intp]:
         """The most probable source class of every image, the first of equals."""
-        return np.asarray(self.given_probabilities[0].argmax(axis=1))
+        return np.asarray(self.given_probabilities.argmax(axis=1))
 
     @property
     def reference_NR(self) -> _Matrix | None:

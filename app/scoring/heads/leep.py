@@ -23,8 +23,8 @@ def leep(panel: Panel) -> Result:
 
     Source: Nguyen et al. 2020, arXiv:2002.12462, Eq. 2. A source class without any probability has no say.
     """
-    raw_NZ, sums_N = panel.given_probabilities
-    value, influence_N = _log_expected_prediction(raw_NZ, 1 / sums_N, panel.class_members)
+    factor_N = 1 / panel.probability_sums_N
+    value, influence_N = _log_expected_prediction(panel.given_probabilities, factor_N, panel.class_members)
     return Result(value=value, influence_N=influence_N)
 
 
