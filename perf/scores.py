@@ -47,13 +47,14 @@ class Arrays:
     probabilities_NZ: np.ndarray
     reference_NR: np.ndarray
 
-    def panel(self) -> Panel:
+    def panel(self, memory_bytes: int | None = None) -> Panel:
         """Return the product's view of it."""
         return Panel(
             self.features_ND,
             self.labels_N,
             source_probabilities=self.probabilities_NZ,
             reference_features=self.reference_NR,
+            memory_bytes=memory_bytes,
         )
 
 
@@ -196,15 +197,14 @@ def digits_lost(data: Arrays) -> None:
 
 def whole_panel(data: Arrays) -> int:
     """Compute the panel with 1,000 resamples of what has influences; return how many scores were resampled."""
-    panel = data.panel()
-    weights_RN = resample_weights(panel.labels_N, 1000)
-    resampled = 0
-    for name in PANEL:
-        result = measure(name, panel)
-        if result.influence_N is not None:
-            resampled_values(result.value, result.influence_N, weights_RN)
-            resampled += 1
-    return resampled
+    panel = data.panel(memory_bytes=512 << 20)
+    labels_N, results = panel.labels_N, [measure(name, panel) for name in PANEL]
+    del panel
+    weights_RN = resample_weights(labels_N, 1000)
+    influential = [result for result in results if result.influence_N is not None]
+    for result in influential:
+        resampled_values(result.value, result.influence_N, weights_RN)
+    return len(influential)
 
 
 def panel_against_logme(data: Arrays, turns: int, public: dict[str, Callable[..., float]]) -> None:

@@ -244,7 +244,11 @@ class Panel(FeatureMatrix):
         Those of the Gram matrix sum to zero: what is the same for all images, an eigenvector of value zero, is taken
         out of them.
         """
-        values_M, vectors_MM = self.products.eigh(self.scatter_MM)
+        scatter_MM = self.scatter_MM
+        if self.wide:
+            # As large as the matrix, and formed again in a thousandth of the time that this takes.
+            self.__dict__.pop("centred_ND", None)
+        values_M, vectors_MM = self.products.eigh(scatter_MM)
         if self.wide:
             vectors_MM -= vectors_MM.mean(axis=0)
         return frozen(np.maximum(values_M, 0.0)), frozen(vectors_MM)
