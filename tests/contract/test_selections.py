@@ -312,7 +312,7 @@ class TestRacing:
     """A race and a budget of worker time."""
 
     def start(self, database: Database, **more: object) -> tuple[str, list[str]]:
-        dataset_id = add_ready_dataset(database)
+        dataset_id = add_ready_dataset(database, splits={"train": 250, "test": 50})
         for name in NAMES:
             add_model(database, name)
         with database.write() as session:
