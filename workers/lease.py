@@ -64,8 +64,8 @@ class HeldLease:
                 with self._runtime.database.write() as session:
                     self._charge(session)
                 self._stop_others_if_spent()
-            except SQLAlchemyError as error:
-                log.warning("lease.charge_failed", job=self._lease.id, error=str(error))
+            except SQLAlchemyError as unreachable:
+                log.warning("lease.charge_failed", job=self._lease.id, error=str(unreachable))
 
     def should_stop(self) -> bool:
         """Tell whether the work must end; asked between batches."""
@@ -110,7 +110,9 @@ class HeldLease:
         if evaluation is None:
             return  # deleted with its data set
         now = time.monotonic()
-        touch(session, evaluation.selection_id, spent_seconds=now - self._charged_at)
+        # A lease is renewed, and charged, before it runs out: time beyond it was slept through, not worked.
+        worked = min(now - self._charged_at, self._seconds)
+        touch(session, evaluation.selection_id, spent_seconds=worked)
         self._charged_at = now
         spent = is_spent(session, evaluation.selection_id)
         self._has_budget = spent is not None

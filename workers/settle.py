@@ -59,8 +59,10 @@ def settle(runtime: Runtime, selection_id: str) -> None:
 
 
 def _read(runtime: Runtime, selection_id: str) -> tuple[Selection, list[tuple[Evaluation, Model]]]:
-    with runtime.database.write() as session:
-        if is_spent(session, selection_id):
+    with runtime.database.read() as session:
+        spent = is_spent(session, selection_id)
+    if spent:
+        with runtime.database.write() as session:
             stop_for_budget(session, selection_id)
     with runtime.database.read() as session:
         return session.get_one(Selection, selection_id), evaluations_of(session, selection_id)

@@ -5,7 +5,7 @@ from collections.abc import Collection
 FIRST_LOOK = 128
 IMAGES_PER_CLASS = 8
 """A probe that is trained on fewer says little, and models that learn slowly are dropped though they would win: of 200
-measured races, one that began at 64 images lost the winner of a zoo with such a model in 8, one at 128 in 1."""
+measured races with such a model, 8 lost the winner when they began at 64 images, and 1 when it was 128."""
 
 
 def evaluated_split(splits: Collection[str]) -> str | None:

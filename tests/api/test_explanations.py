@@ -1,10 +1,13 @@
 """/v1/selections/{id}/models/{model}/explain: classes, confusions, and the comparison with another model."""
 
+import json
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
+from app.storage.tables import Evaluation, Model, Selection
 from tests.api.problem import assert_problem
 from tests.api.worker import SelectionWork, add_zoo, make_ready, set_dataset
 from tests.fixtures.service import RunningService
@@ -81,3 +84,41 @@ def test_a_model_that_is_not_ranked(user: httpx.Client, work: SelectionWork) -> 
 def test_after_the_data_set_is_gone(service: RunningService, user: httpx.Client, work: SelectionWork) -> None:
     service.objects.delete(f"scores/{work.selection_id}/alpha.json")
     assert_problem(explain(user, work, "alpha"), 409, "explanation_gone", param="selection")
+
+
+def went_on(work: SelectionWork, name: str, before: dict[str, Any], *, ranked_by_look: int) -> None:
+    """Let a ranked model have seen 256 images first, and 400 at last."""
+    early = f"scores/{work.selection_id}/{name}-256.json"
+    with work.service.objects.create(early) as file:
+        file.write(json.dumps(before).encode())
+    with work.service.database.write() as session:
+        mine = Evaluation.selection_id == work.selection_id, Model.name == name
+        evaluation = session.scalars(select(Evaluation).join(Model).where(*mine)).one()
+        result = dict(evaluation.result or {})
+        evaluation.result = result | {"images": 400, "explanations": [early, *result["explanations"]]}
+        selection = session.get_one(Selection, work.selection_id)
+        ranking = json.loads(json.dumps(selection.ranking))
+        ranking["models"][evaluation.model_id] |= {"look": ranked_by_look, "images": (256, 400)[ranked_by_look - 1]}
+        selection.ranking = ranking
+
+
+def test_models_of_a_race_are_compared_by_the_last_images_that_both_have_seen(
+    user: httpx.Client, work: SelectionWork
+) -> None:
+    went_on(work, "alpha", stored(70, 50, 40), ranked_by_look=2)
+    accuracies = [one["accuracy"] for one in explain(user, work, "alpha").json()["classes"]]
+    assert accuracies == [0.7, 0.5, 0.4], "beta left after the first look"
+    against = [one["against"] for one in explain(user, work, "beta", against="alpha").json()["classes"]]
+    assert against == [0.7, 0.5, 0.4]
+    went_on(work, "beta", stored(1, 1, 1), ranked_by_look=2)
+    assert [one["accuracy"] for one in explain(user, work, "beta", against="alpha").json()["classes"]] != [0.01] * 3
+
+
+def test_scores_of_more_images_than_a_place_rests_on_are_left_out(user: httpx.Client, work: SelectionWork) -> None:
+    path = f"/v1/selections/{work.selection_id}/results"
+    went_on(work, "alpha", stored(70, 50, 40), ranked_by_look=1)
+    alpha, beta, _ = user.get(path).json()["data"]
+    assert (alpha["images"], alpha["scores"]) == (256, {})
+    assert set(beta["scores"]) == {"lfc"}
+    cells = user.get(path, params={"format": "csv"}).text.splitlines()[1].split(",")
+    assert "0.5" not in cells

@@ -44,7 +44,7 @@ def features_of(
     if kept is not None:
         return kept
     everything = CacheKey(key.dataset_digest, key.model_digest, runtime.settings.max_images)
-    whole = load_extraction(runtime.objects, everything)
+    whole = load_extraction(runtime.objects, everything) if everything != key else None
     if whole is not None:
         all_rows_N = choose_images(shard, everything.max_images).rows_E
         return _part(whole, np.searchsorted(all_rows_N, rows_E))
