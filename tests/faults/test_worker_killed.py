@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,23 @@ def test_a_race_survives_a_killed_worker(tmp_path: Path, environment: dict[str, 
             (3, "done", 200),
         ]
         assert set(ended_jobs(service.log).values()) == {2}, "each of the two looks ended once"
+
+
+def test_time_that_a_worker_was_frozen_is_not_charged(tmp_path: Path, environment: dict[str, str]) -> None:
+    environment |= {"FORETUNE_LEASE_SECONDS": "1"}
+    with running_service(tmp_path / "home", **environment) as service, service.client() as client:
+        wait_for_zoo(client)
+        dataset = upload(client)
+        started = time.monotonic()
+        selection = select(client, dataset, models=[ARCHITECTURES[0]], budget={"worker_seconds": 600})
+        wait_until_running(client, selection)
+        (worker,) = service.worker_pids()
+        os.kill(worker, signal.SIGSTOP)
+        time.sleep(6)
+        os.kill(worker, signal.SIGCONT)
+        finished(client, selection)
+        spent = client.get(f"/v1/selections/{selection}").json()["worker_seconds"]
+        assert 0 < spent < time.monotonic() - started - 4, "of six seconds asleep no more than a lease is charged"
 
 
 def seen_by_all(client: httpx.Client, selection: str) -> int:
