@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 
-from app.domain.errors import EvaluationFailed
 from app.domain.ranking import accuracy_stderr
 from app.scoring.contract import Result
+from app.scoring.features.held_out import held_out
 from app.scoring.panel import Panel
 
 _Array = NDArray[np.float64]
@@ -40,7 +40,7 @@ def lda(panel: Panel) -> Result:
     Raises:
         EvaluationFailed: ``no_held_out_images``: no class has two images.
     """
-    held_out_N = _held_out(panel)
+    held_out_N = held_out(panel)
     log_posterior_NC = _log_posteriors(panel)
     leading_NC = log_posterior_NC > log_posterior_NC.max(axis=1, keepdims=True) - _TIE
     predicted_N = np.where((leading_NC.sum(axis=1) == 1) & held_out_N, log_posterior_NC.argmax(axis=1), -1)
@@ -67,7 +67,7 @@ def lda_likelihood(panel: Panel) -> Result:
     Raises:
         EvaluationFailed: ``no_held_out_images``: no class has two images.
     """
-    held_out_N = _held_out(panel)
+    held_out_N = held_out(panel)
     own_N = _log_posteriors(panel)[np.arange(panel.num_images), panel.labels_N]
     own_N = np.where(held_out_N, own_N, 0.0)
     total = int(held_out_N.sum())
@@ -78,18 +78,6 @@ def lda_likelihood(panel: Panel) -> Result:
         influence_N=np.where(held_out_N, (own_N - value) / total, 0.0),
         log_likelihood_N=own_N,
     )
-
-
-def _held_out(panel: Panel) -> NDArray[np.bool_]:
-    held_out_N = panel.counts_C[panel.labels_N] > 1
-    if not held_out_N.any():
-        raise EvaluationFailed(
-            "no_held_out_images",
-            f"Each of the {panel.num_classes} classes has a single image, so no prediction can be checked.",
-            param="labels",
-            hint="Upload at least two images for some of the classes.",
-        )
-    return np.asarray(held_out_N)
 
 
 def _warnings(panel: Panel) -> tuple[str, ...]:

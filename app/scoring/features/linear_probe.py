@@ -6,9 +6,9 @@ Legend: N images, C classes, M principal axes, F folds, S penalties tried.
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.errors import EvaluationFailed
 from app.domain.ranking import accuracy_stderr
 from app.scoring.contract import Result
+from app.scoring.features.held_out import held_out
 from app.scoring.fitting.folds import NEVER_HELD_OUT, stratified_folds
 from app.scoring.fitting.softmax_regression import SoftmaxPath
 from app.scoring.panel import Panel
@@ -33,14 +33,7 @@ def linear_probe(panel: Panel) -> Result:
         EvaluationFailed: ``no_held_out_images``: no class has two images.
     """
     folds_N = stratified_folds(panel.labels_N, FOLDS)
-    held_out_N = folds_N != NEVER_HELD_OUT
-    if not held_out_N.any():
-        raise EvaluationFailed(
-            "no_held_out_images",
-            f"Each of the {panel.num_classes} classes has a single image, so no prediction can be checked.",
-            param="labels",
-            hint="Upload at least two images for some of the classes.",
-        )
+    held_out_N = held_out(panel)
     folds = np.unique(folds_N[held_out_N])
     path = SoftmaxPath(_axes(panel), panel.labels_N, panel.num_classes, folds_N != folds[:, None])
     likelihoods, outcomes = [], []

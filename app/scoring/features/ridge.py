@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.errors import EvaluationFailed
 from app.domain.ranking import accuracy_stderr
 from app.scoring.contract import Result
+from app.scoring.features.held_out import held_out
 from app.scoring.features.label_axes import LabelAxes, label_axes
 from app.scoring.panel import Panel
 
@@ -64,14 +64,7 @@ def ridge_loo(panel: Panel) -> Result:
     Raises:
         EvaluationFailed: ``no_held_out_images``: no class has two images.
     """
-    held_out_N = panel.counts_C[panel.labels_N] > 1
-    if not held_out_N.any():
-        raise EvaluationFailed(
-            "no_held_out_images",
-            f"Each of the {panel.num_classes} classes has a single image, so no prediction can be checked.",
-            param="labels",
-            hint="Upload at least two images for some of the classes.",
-        )
+    held_out_N = held_out(panel)
     if panel.constant:
         n = panel.num_images
         residual_NC, kept_N = panel.one_hot_NC - panel.counts_C / n, np.full(n, 1 - 1 / n)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.errors import EvaluationFailed
 from app.domain.ranking import accuracy_stderr
 from app.scoring.contract import Result
+from app.scoring.features.held_out import held_out
 from app.scoring.features.neighbours import counts, inner_products, nearest
 from app.scoring.panel import Panel
 
@@ -36,14 +36,7 @@ def separation_index(panel: Panel) -> Result:
     Raises:
         EvaluationFailed: ``no_held_out_images``: no class has two images.
     """
-    held_out_N = panel.counts_C[panel.labels_N] > 1
-    if not held_out_N.any():
-        raise EvaluationFailed(
-            "no_held_out_images",
-            f"Each of the {panel.num_classes} classes has a single image, so no prediction can be checked.",
-            param="labels",
-            hint="Upload at least two images for some of the classes.",
-        )
+    held_out_N = held_out(panel)
     right_N = np.zeros(panel.num_images, dtype=bool)
     in_full_I, single = np.arange(panel.num_images), True
     if not panel.gram_known and not panel.constant:
