@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -207,6 +208,15 @@ def whole_panel(data: Arrays) -> int:
     return len(influential)
 
 
+def arrays_mib(data: Arrays) -> float:
+    """Return how much the arrays of the whole panel take at its peak, in MiB, whatever the heap keeps of them."""
+    tracemalloc.start()
+    whole_panel(data)
+    peak = tracemalloc.get_traced_memory()[1] / 2**20
+    tracemalloc.stop()
+    return peak
+
+
 def panel_against_logme(data: Arrays, turns: int, public: dict[str, Callable[..., float]]) -> None:
     """Print the whole panel against one value of the public LogME."""
     one, all_of_it, alone = Timed(), Timed(), Timed()
@@ -223,6 +233,10 @@ def panel_against_logme(data: Arrays, turns: int, public: dict[str, Callable[...
         f"| {all_s / one_s:.2f} | {all_of_it.peak_mib:.0f} | {all_of_it.peak_mib / features_mib:.1f} |"
     )
     print(f"| the same scores one by one, without resamples | {alone_s:.2f} | {alone_s / one_s:.2f} | | |")
+    held_mib = arrays_mib(data)
+    print(
+        f"\nThe panel's arrays peak at {held_mib:.0f} MiB, {held_mib / features_mib:.2f} times the features in float64."
+    )
 
 
 def main() -> None:

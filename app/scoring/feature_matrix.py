@@ -61,15 +61,17 @@ class FeatureMatrix:
         return frozen(self.centred_copy())
 
     def centred_copy(self, order_N: NDArray[np.intp] | None = None) -> _Matrix:
-        """Return ``centred_ND``, the images in another order if one is given, as an array of the caller's own."""
+        """Return what ``centred_ND`` is, in another order if one is given, as an array of the caller's own.
+
+        ``centred_ND`` itself is given up for it, and formed again when it is asked for.
+        """
         if self.streamed:
             return self.filled(
                 self.num_dimensions, lambda rows: self.centred_rows(rows if order_N is None else order_N[rows])
             )
+        self.__dict__.pop("centred_ND", None)
         if order_N is not None:
             return self.centred_rows(order_N)
-        if "centred_ND" in self.__dict__:
-            return self.centred_ND.copy()
         scaled_ND = scaled(self._raw_ND, self.scale)
         if "mean_D" not in self.__dict__:
             self.mean_D = self._mean_of(scaled_ND[block] for block in self._row_blocks())

@@ -226,9 +226,19 @@ class Panel(FeatureMatrix):
     @cached_property
     def gram_energy_N(self) -> _Matrix:
         """Row sums of the squared entries of the centred Gram matrix, which is not formed unless it is the smaller."""
-        if self.wide:
+        if self.gram_known or (self.wide and not self.decomposed):
             return frozen(np.einsum("nm,nm->n", self.scatter_MM, self.scatter_MM))
+        if self.wide:
+            values_M, vectors_MM = self.spectrum
+            return frozen(np.einsum("nm,nm,m->n", vectors_MM, vectors_MM, np.square(values_M)))
         return frozen(self.energy_of(self.centred_ND, self.scatter_MM))
+
+    @property
+    def energy(self) -> float:
+        """Sum of the squared entries of the centred Gram matrix, which are those of the scatter matrix too."""
+        if self.decomposed:
+            return float(np.square(self.spectrum[0]).sum())
+        return float(np.einsum("ij,ij->", self.scatter_MM, self.scatter_MM))
 
     def energy_of(self, rows_ND: _Matrix, scatter_DD: _Matrix) -> _Matrix:
         """Return the row sums of the squared entries of a Gram matrix from the scatter matrix of the same rows."""
@@ -246,9 +256,12 @@ class Panel(FeatureMatrix):
         """
         scatter_MM = self.scatter_MM
         if self.wide:
-            # As large as the matrix, and formed again in a thousandth of the time that this takes.
+            # Each as large as the features, seldom asked for again, and then formed in a fraction of this one's time.
             self.__dict__.pop("centred_ND", None)
-        values_M, vectors_MM = self.products.eigh(scatter_MM)
+            self.__dict__.pop("scatter_MM")
+        overwritten_MM = scatter_MM.copy()
+        del scatter_MM
+        values_M, vectors_MM = self.products.eigh(overwritten_MM)
         if self.wide:
             vectors_MM -= vectors_MM.mean(axis=0)
         return frozen(np.maximum(values_M, 0.0)), frozen(vectors_MM)

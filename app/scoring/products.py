@@ -28,7 +28,7 @@ class Products(Protocol):
         """Return a product of two matrices (A x B), of their type."""
 
     def eigh(self, symmetric_MM: _Matrix) -> tuple[_Matrix, _Matrix]:
-        """Return (eigenvalues, the largest first; eigenvectors as columns) of a symmetric matrix, which stays as it is.
+        """Return (eigenvalues, the largest first; eigenvectors as columns) of a symmetric matrix, which is overwritten.
 
         The vectors are of length one, and at right angles; their signs are free.
         """
@@ -56,7 +56,7 @@ class NumpyProducts:
     def eigh(self, symmetric_MM: _Matrix) -> tuple[_Matrix, _Matrix]:
         """See ``Products``."""
         # Of minus the matrix, so that the largest come first; in LAPACK's order of entries, so that none is copied.
-        negated_MM = np.negative(symmetric_MM).T
+        negated_MM = np.negative(symmetric_MM, out=symmetric_MM).T
         # Divide and conquer has more of its work in matrix products, and a workspace of two matrices.
         driver = "evd" if 2 * negated_MM.nbytes <= self._workspace_bytes else "evr"
         values_M, vectors_MM = eigh(negated_MM, overwrite_a=True, check_finite=False, driver=driver)

@@ -38,10 +38,11 @@ def hscore(panel: Panel) -> Result:
         null_value=panel.num_classes - 1.0,
         warnings=("saturated",),
     )
-    coordinates_NK, scatter_KK, sums_CK = panel.centred_ND, panel.scatter_MM, panel.class_sums_CD
-    if panel.wide:
-        if _independent(panel):
-            return saturated
+    if not panel.wide:
+        coordinates_NK, scatter_KK, sums_CK = panel.centred_ND, panel.scatter_MM, panel.class_sums_CD
+    elif _independent(panel):
+        return saturated
+    else:
         coordinates_NK = _independent_columns(panel.scatter_MM)
         if coordinates_NK.shape[1] >= panel.num_images - 1:
             return saturated
@@ -133,7 +134,7 @@ def ledoit_wolf(panel: Panel) -> tuple[float, float]:
     n, d = float(panel.num_images), float(panel.num_dimensions)
     norms_N = panel.squared_norms_N
     mean_eigenvalue = float(norms_N.sum()) / (n * d)
-    energy = float(np.einsum("ij,ij->", panel.scatter_MM, panel.scatter_MM)) / n**2
+    energy = panel.energy / n**2
     distance = energy / d - mean_eigenvalue**2
     error = (float(norms_N @ norms_N) / n - energy) / (n * d)
     if distance <= 1e-14 * mean_eigenvalue**2:

@@ -37,14 +37,18 @@ def parc(panel: Panel) -> Result:
     if panel.constant:
         return Result(value=0.0, null_value=0.0, warnings=("constant_features",))
     order_N = panel.class_order_N
-    unit_NV = profile_rows(panel.centred_copy(order_N))
     pairs = panel.num_images * (panel.num_images - 1) // 2
     same_pairs = int((panel.counts_C * (panel.counts_C - 1)).sum()) // 2
     if same_pairs == 0:
         return Result(value=0.0, warnings=("no_variation",))
     stops_N = np.cumsum(panel.counts_C)[panel.labels_N[order_N]]  # where the class of each row ends
-    ranked = _by_sorting if panel.num_images <= EXACT_IMAGES else _by_counting
-    excess, ties = ranked(unit_NV, stops_N)
+    unit_NV = profile_rows(panel.centred_copy(order_N))
+    if panel.num_images > EXACT_IMAGES:
+        excess, ties = _by_counting(unit_NV, stops_N)
+    else:
+        all_P = packed_pairs(unit_NV)
+        del unit_NV  # as large as the features
+        excess, ties = _by_sorting(all_P, stops_N)
     spread = (float(pairs) ** 3 - pairs - ties) / 12
     if spread <= 0:
         return Result(value=0.0, warnings=("no_variation",))
@@ -52,10 +56,12 @@ def parc(panel: Panel) -> Result:
     return Result(value=100 * value, null_value=0.0)
 
 
-def _by_sorting(unit_NV: _Matrix, stops_N: NDArray[np.intp]) -> tuple[float, float]:
-    """Return (rank sum of the same-class pairs less its mean over all labels, sum of t^3 - t over ties)."""
-    all_P = packed_pairs(unit_NV)
-    images = len(unit_NV)
+def _by_sorting(all_P: _Matrix, stops_N: NDArray[np.intp]) -> tuple[float, float]:
+    """Return (rank sum of the same-class pairs less its mean over all labels, sum of t^3 - t over ties).
+
+    The packed similarities of all pairs are sorted in place.
+    """
+    images = len(stops_N)
     same_S = np.empty(int((stops_N - np.arange(1, images + 1)).sum()))
     filled = offset = 0
     for row, stop in enumerate(stops_N):

@@ -61,7 +61,7 @@ def _rate_reduction(panel: Panel, log_gain: float, weights_C: _Matrix) -> float:
     else:
         reduction = _rate(panel.scatter_MM, whole_gain)
     for weight, members_I in zip(weights_C, panel.class_members, strict=True):
-        if panel.wide:
+        if panel.gram_known:
             scatter_MM = panel.scatter_MM[np.ix_(members_I, members_I)]
         elif len(members_I) < panel.num_dimensions:
             scatter_MM = panel.products.gram(panel.centred_ND[members_I])

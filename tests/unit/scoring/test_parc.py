@@ -76,7 +76,7 @@ def test_counting_in_bins_agrees_with_sorting():
     features_ND[5] = features_ND[6]
     unit_NV = dissimilarities.profile_rows(Panel(features_ND, labels_N).centred_ND.copy())
     stops_N = np.cumsum(np.bincount(labels_N))[labels_N]
-    sorted_sums = parc._by_sorting(unit_NV, stops_N)
+    sorted_sums = parc._by_sorting(dissimilarities.packed_pairs(unit_NV), stops_N)
     assert parc._by_counting(unit_NV, stops_N) == pytest.approx(sorted_sums, rel=1e-4, abs=100)
     assert sorted_sums[0] > 10_000
 
