@@ -11,7 +11,7 @@ from app.scoring import Panel, SourceClasses
 
 _NEEDED = ("features", "labels")
 _FACTS = ("parameters", "flops", "source_accuracy")
-_OTHERS = ("source_probabilities", "reference_features", "source_means", "source_weights", "units")
+_OTHERS = ("gradients", "source_probabilities", "reference_features", "source_means", "source_weights", "units")
 _MAPPED = ("features", "reference_features")
 _HINT = "Write it with numpy.savez(path, features=..., labels=...); labels are numbers or strings, not objects."
 _FOLDER_HINT = "Write it with numpy.save(path, array); labels are numbers or strings, not objects."
@@ -46,6 +46,7 @@ def read_panel(path: Path) -> Panel:
     return Panel(
         arrays["features"],
         arrays["labels"],
+        gradients=arrays.get("gradients"),
         source_probabilities=arrays.get("source_probabilities"),
         reference_features=arrays.get("reference_features"),
         source_classes=None if means is None else SourceClasses(means, arrays["source_weights"]),

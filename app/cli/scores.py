@@ -17,6 +17,7 @@ commands = typer.Typer(help="Explain scores, and compute them on this machine.",
 
 _GROUPS = {
     "features": "Of the model's features and the labels",
+    "gradients": "Of the model's gradients and the labels",
     "head": "Of the classifier the model was pretrained with",
     "source_data": "Of the data the model was pretrained on",
     "prior": "Without labels",
@@ -93,10 +94,10 @@ def run(
         Path,
         typer.Argument(
             metavar="FILE.npz | FOLDER",
-            help="Arrays features (N x D) and labels (N); if there are any: source_probabilities (N x Z), "
-            "reference_features (N x R), source_means (Z x D) with source_weights (Z), units (N), "
-            "parameters, flops, source_accuracy. Or a folder with each array in a file NAME.npy: features are then "
-            "read as they are needed, and may be larger than memory.",
+            help="Arrays features (N x D) and labels (N); if there are any: gradients (P x N x S), "
+            "source_probabilities (N x Z), reference_features (N x R), source_means (Z x D) "
+            "with source_weights (Z), units (N), parameters, flops, source_accuracy. Or a folder with each array in a "
+            "file NAME.npy: features are then read as they are needed, and may be larger than memory.",
         ),
     ],
     score: Annotated[

@@ -138,7 +138,7 @@ def better_samples(score: Score) -> tuple[Sample, ...]:
         return tuple(
             dataclasses.replace(sample, reference_NR=sample.features_ND + much * noise_ND) for much in (20.0, 2.0, 0.2)
         )
-    if score.group in {"features", "head"}:
+    if score.group in {"features", "gradients", "head"}:
         return tuple(noisy_classes(90, 10, spread=spread) for spread in (0.0, 0.5, 2.0))
     if score.group == "source_data":
         return tuple(noisy_classes(90, 10, spread=2.0, remoteness=far) for far in (10.0, 1.0, 0.1))

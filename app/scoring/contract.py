@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Group = Literal["features", "head", "source_data", "prior"]
-Input = Literal["features", "labels", "source_probabilities", "reference_features", "source_classes", "facts"]
+Group = Literal["features", "gradients", "head", "source_data", "prior"]
+Input = Literal[
+    "features", "labels", "gradients", "source_probabilities", "reference_features", "source_classes", "facts"
+]
 Invariance = Literal["scale", "offset", "rotation", "sample_permutation", "class_permutation"]
 
 
@@ -22,14 +24,15 @@ class Score:
     """The statement of one score. Larger values always mean a better model.
 
     Attributes:
-        group: what it needs beyond the user's labels: the model's features, its own classifier, its source data, or
-            nothing that depends on the user's labels (a prior).
+        group: what it needs beyond the user's labels: the model's features, its gradients, its own classifier, its
+            source data, or nothing that depends on the user's labels (a prior).
         name: stable identifier, as users write it.
         meaning: one sentence for users.
         implementation: ``module:function``, loaded on first use; the function maps a ``Panel`` to a ``Result``.
         inputs: the arrays it reads.
-        invariances: the changes of the input that leave the value as it is. ``scale``: all features times a positive
-            number. ``offset``: one vector added to every row. ``rotation``: features times an orthogonal matrix.
+        invariances: the changes of the input that leave the value as it is. ``scale``: all features, or gradients,
+            times a positive number. ``offset``: one vector added to every row. ``rotation``: rows times an orthogonal
+            matrix.
             ``sample_permutation``: images in another order. ``class_permutation``: classes under other names.
         cost: leading term of the work, in images n, feature dimensions d, classes C and source classes Z.
         paper: where the score was defined.
@@ -58,6 +61,11 @@ class Score:
     def zoo_relative(self) -> bool:
         """Whether the value depends on the other candidates."""
         return bool(self.combines)
+
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether a pass backwards through the model is needed."""
+        return "gradients" in self.inputs
 
     @property
     def needs_head(self) -> bool:

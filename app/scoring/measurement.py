@@ -16,11 +16,17 @@ from app.domain.errors import EvaluationFailed
 from app.domain.ranking import accuracy_stderr
 from app.domain.resampling import effective_number, stratified_stderr
 from app.scoring.contract import Input, Result, Score
+from app.scoring.gradient_kernels import GradientKernels
 from app.scoring.inputs import SourceClasses
 from app.scoring.panel import Panel
 from app.scoring.registry import find
 
 _MISSING: dict[Input, dict[str, str]] = {
+    "gradients": {
+        "code": "gradients_required",
+        "what": "gradients of the model, and there are none",
+        "hint": "Pass them as gradients, leave this score out, or choose models that can be differentiated.",
+    },
     "source_probabilities": {
         "code": "source_head_required",
         "what": "the classifier a model was pretrained with, and this model has none",
@@ -53,6 +59,7 @@ def compute(
     features_ND: ArrayLike,
     labels_N: ArrayLike,
     *,
+    gradients: GradientKernels | ArrayLike | None = None,
     source_probabilities: ArrayLike | None = None,
     reference_features: ArrayLike | None = None,
     source_classes: SourceClasses | None = None,
@@ -66,6 +73,8 @@ def compute(
         name: a name in ``registry.SCORES``.
         features_ND: real numbers of any precision; computed in float64, never changed.
         labels_N: the class of each row, as numbers or strings, gaps allowed.
+        gradients: (P, N, S), gradients of P scalars of the features by the model's parameters, or sketches of them; or
+            their kernels.
         source_probabilities: (N, Z), the pretrained classifier's probabilities, for scores that need the head.
         reference_features: (N, R), another model's features of the same images, for scores that compare with them.
         source_classes: class means of the source data, for scores of the distance to it.
@@ -82,6 +91,7 @@ def compute(
     panel = Panel(
         features_ND,
         labels_N,
+        gradients=gradients,
         source_probabilities=source_probabilities,
         reference_features=reference_features,
         source_classes=source_classes,

@@ -4,7 +4,7 @@ Legend: N images, D feature dimensions, C classes, M = min(N, D), K <= M coordin
 classes, R dimensions of a reference model.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,8 @@ from scipy.linalg.lapack import dpstrf
 from app.domain.errors import EvaluationFailed
 from app.scoring.contract import Input
 from app.scoring.feature_matrix import FeatureMatrix, Part, frozen
+from app.scoring.gradient_kernels import GradientKernels
+from app.scoring.gradients.coordinates import checked_gradients, coordinates
 from app.scoring.gram import independent_rows
 from app.scoring.inputs import (
     SourceClasses,
@@ -58,6 +60,7 @@ class Panel(FeatureMatrix):
         features_ND: ArrayLike,
         labels_N: ArrayLike,
         *,
+        gradients: GradientKernels | ArrayLike | None = None,
         source_probabilities: ArrayLike | None = None,
         reference_features: ArrayLike | None = None,
         source_classes: SourceClasses | None = None,
@@ -71,6 +74,8 @@ class Panel(FeatureMatrix):
         Args:
             features_ND: real numbers of any precision.
             labels_N: the class of each row.
+            gradients: of some scalars of the features by the model's parameters, P probes: their kernels, or the
+                gradients or sketches of them (P x N x S).
             source_probabilities: the pretrained classifier's (N x Z).
             reference_features: another model's (N x R).
             source_classes: class means of the source data.
@@ -83,12 +88,13 @@ class Panel(FeatureMatrix):
 
         Raises:
             EvaluationFailed: ``invalid_features``, ``non_finite_features``, ``invalid_labels``, ``too_few_images``,
-                ``too_few_classes``, ``invalid_source_probabilities``, ``invalid_source_classes``, ``invalid_facts`` or
-                ``invalid_units``.
+                ``too_few_classes``, ``invalid_gradients``, ``non_finite_gradients``,
+                ``invalid_source_probabilities``, ``invalid_source_classes``, ``invalid_facts`` or ``invalid_units``.
         """
         super().__init__(features_ND, Workspace(memory_bytes))
         self.products: Products = products or NumpyProducts(self.workspace.memory_bytes // _DECOMPOSITIONS_SHARE)
         self._set_labels(labels_N)
+        self._gradients = None if gradients is None else checked_gradients(gradients, self.num_images)
         self._raw_probabilities = (
             None if source_probabilities is None else checked_probabilities(source_probabilities, self.num_images)
         )
@@ -97,6 +103,7 @@ class Panel(FeatureMatrix):
         self.facts = checked_facts({} if facts is None else facts)
         self.units_N = None if units is None else checked_units(units, self.num_images)
         optional: dict[Input, object] = {
+            "gradients": self._gradients,
             "source_probabilities": self._raw_probabilities,
             "reference_features": self._raw_reference,
             "source_classes": self.source_classes,
@@ -114,6 +121,8 @@ class Panel(FeatureMatrix):
         other = object.__new__(Panel)
         other.__dict__.update({name: value for name, value in self.__dict__.items() if name not in _OF_LABELS})
         other._set_labels(labels_N)
+        if "gradient_panel" in self.__dict__:
+            other.gradient_panel = self.gradient_panel.with_labels(labels_N)
         return other
 
     def _set_labels(self, labels_N: ArrayLike) -> None:
@@ -137,6 +146,34 @@ class Panel(FeatureMatrix):
             return None
         means_ZD, weights_Z = checked_source_classes(source, self.num_dimensions, self.scale)
         return SourceClasses(frozen(means_ZD), weights_Z)
+
+    @cached_property
+    def gradient_panel(self) -> "Panel":
+        """The images as the mean kernel of the gradients sees them: rows of the same inner products for features.
+
+        Raises:
+            ValueError: there are no gradients; ``given`` tells.
+            EvaluationFailed: ``invalid_gradients``.
+        """
+        return self._of_probes(range(self._num_probes))
+
+    @cached_property
+    def gradient_panels_without_a_probe(self) -> "list[Panel]":
+        """The same without each of the probes; none if there is only one."""
+        probes = range(self._num_probes)
+        return [self._of_probes([one for one in probes if one != left_out]) for left_out in probes if len(probes) > 1]
+
+    def _of_probes(self, probes: Iterable[int]) -> "Panel":
+        assert self._gradients is not None  # the number of probes was known
+        rows_NK = coordinates(self._gradients, np.array(probes))
+        memory_bytes = self.workspace.memory_bytes
+        return Panel(rows_NK, self.labels_N, units=self.units_N, products=self.products, memory_bytes=memory_bytes)
+
+    @property
+    def _num_probes(self) -> int:
+        if self._gradients is None:
+            raise ValueError("this panel has no gradients")
+        return len(self._gradients.centred_PNN)
 
     @property
     def wide(self) -> bool:
@@ -374,5 +411,7 @@ _OF_LABELS = frozenset(
         "residual_norms_N",
         "coordinate_sums_CK",
         "within_scatter_KK",
+        "gradient_panel",
+        "gradient_panels_without_a_probe",
     }
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from app.domain.errors import BadRequest
-from app.scoring.catalog import features, heads, priors, source_data
+from app.scoring.catalog import features, gradients, heads, priors, source_data
 from app.scoring.contract import Score
 
 RANKED_BY = "linear_probe"
@@ -32,7 +32,13 @@ DEFAULT_SCORES = (
 SCORES: MappingProxyType[str, Score] = MappingProxyType(
     {
         score.name: score
-        for score in (*features.STATEMENTS, *heads.STATEMENTS, *source_data.STATEMENTS, *priors.STATEMENTS)
+        for score in (
+            *features.STATEMENTS,
+            *gradients.STATEMENTS,
+            *heads.STATEMENTS,
+            *source_data.STATEMENTS,
+            *priors.STATEMENTS,
+        )
     }
 )
 

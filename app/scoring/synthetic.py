@@ -1,6 +1,7 @@
 """Made-up data with every input that a score may read, and changes of it that a score may or may not notice.
 
-Legend: N images, D feature dimensions, C classes, Z source classes, R dimensions of a reference model.
+Legend: N images, D feature dimensions, C classes, Z source classes, R dimensions of a reference model,
+P probes, S numbers of a gradient.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ _Matrix = NDArray[np.float64]
 
 SOURCE_CLASSES = 6
 _REFERENCE_DIMENSIONS = 5
+_GRADIENTS = (3, 9)  # probes, numbers
 FACTS = {"parameters": 2.5e7, "flops": 4e9, "source_accuracy": 0.76}
 
 
@@ -30,6 +32,7 @@ class Sample:
     Attributes:
         features_ND: of the model.
         labels_N: class of each image.
+        gradients_PNS: of the model.
         probabilities_NZ: of the classifier the model was pretrained with.
         reference_NR: features of another model.
         means_ZD: mean features of the source classes.
@@ -38,6 +41,7 @@ class Sample:
 
     features_ND: _Matrix
     labels_N: NDArray[Any]
+    gradients_PNS: _Matrix
     probabilities_NZ: _Matrix
     reference_NR: _Matrix
     means_ZD: _Matrix
@@ -48,6 +52,7 @@ class Sample:
         return Panel(
             self.features_ND,
             self.labels_N,
+            gradients=self.gradients_PNS,
             source_probabilities=self.probabilities_NZ,
             reference_features=self.reference_NR,
             source_classes=SourceClasses(self.means_ZD, np.arange(1.0, len(self.means_ZD) + 1)),
@@ -56,26 +61,44 @@ class Sample:
 
     def arrays(self) -> tuple[NDArray[Any], ...]:
         """Return every array."""
-        return self.features_ND, self.labels_N, self.probabilities_NZ, self.reference_NR, self.means_ZD
+        return (
+            self.features_ND,
+            self.labels_N,
+            self.gradients_PNS,
+            self.probabilities_NZ,
+            self.reference_NR,
+            self.means_ZD,
+        )
 
     def changed(self, change: Invariance, seed: int = 0) -> "Sample":
         """Return the sample after one of the changes that a statement speaks of.
 
-        Source class means live in the model's feature space and move with it. The classifier's probabilities and the
-        other model's features are measured apart: only the order of the images reaches them.
+        Gradients are changed as features are. Source class means live in the model's feature space and move with it.
+        The classifier's probabilities and the other model's features are measured apart: only the order of the images
+        reaches them.
         """
         random = np.random.default_rng(seed)
-        x_ND, z_ZD = self.features_ND, self.means_ZD
+        x_ND, g_PNS, z_ZD = self.features_ND, self.gradients_PNS, self.means_ZD
         dimensions = x_ND.shape[1]
         if change == "scale":
             factor = 1 / 37.3 if seed % 2 else 37.3
-            return dataclasses.replace(self, features_ND=x_ND * factor, means_ZD=z_ZD * factor)
+            return dataclasses.replace(
+                self, features_ND=x_ND * factor, gradients_PNS=g_PNS * factor, means_ZD=z_ZD * factor
+            )
         if change == "offset":
             offset_D = random.normal(size=dimensions) * 3
-            return dataclasses.replace(self, features_ND=x_ND + offset_D, means_ZD=z_ZD + offset_D)
+            offset_PS = random.normal(size=(g_PNS.shape[0], g_PNS.shape[2]))
+            return dataclasses.replace(
+                self, features_ND=x_ND + offset_D, gradients_PNS=g_PNS + offset_PS[:, None], means_ZD=z_ZD + offset_D
+            )
         if change == "rotation":
-            rotation_DD = np.linalg.qr(random.normal(size=(dimensions, dimensions)))[0]
-            return dataclasses.replace(self, features_ND=x_ND @ rotation_DD, means_ZD=z_ZD @ rotation_DD)
+            rotation_DD = _rotation(dimensions, random)
+            return dataclasses.replace(
+                self,
+                features_ND=x_ND @ rotation_DD,
+                gradients_PNS=g_PNS @ _rotation(g_PNS.shape[2], random),
+                means_ZD=z_ZD @ rotation_DD,
+            )
         if change == "sample_permutation":
             return self.of(random.permutation(len(x_ND)))
         _, compact_N = np.unique(self.labels_N, return_inverse=True)
@@ -87,9 +110,14 @@ class Sample:
             self,
             features_ND=self.features_ND[images_I],
             labels_N=self.labels_N[images_I],
+            gradients_PNS=self.gradients_PNS[:, images_I],
             probabilities_NZ=self.probabilities_NZ[images_I],
             reference_NR=self.reference_NR[images_I],
         )
+
+
+def _rotation(dimensions: int, random: np.random.Generator) -> _Matrix:
+    return np.asarray(np.linalg.qr(random.normal(size=(dimensions, dimensions)))[0])
 
 
 def noisy_classes(
@@ -125,6 +153,8 @@ def sample_of(features_ND: _Matrix, labels_N: NDArray[Any], *, seed: int = 0, re
     # Drawn row after row, so that a further column leaves the maps of those before it as they are.
     map_DZ = np.random.default_rng([seed, 2]).normal(size=(dimensions, SOURCE_CLASSES))
     map_DR = np.random.default_rng([seed, 3]).normal(size=(dimensions, _REFERENCE_DIMENSIONS))
+    map_PDS = np.random.default_rng([seed, 5]).normal(size=(dimensions, *_GRADIENTS)).transpose(1, 0, 2)
+    noise_PNS = np.random.default_rng([seed, 6]).normal(size=(_GRADIENTS[0], images, _GRADIENTS[1]))
     away_DZ = np.random.default_rng([seed, 4]).normal(size=(dimensions, SOURCE_CLASSES)) * used_D[:, None]
 
     logits_NZ = 3 * x_ND @ map_DZ + 0.5 * noise_NZ
@@ -136,6 +166,7 @@ def sample_of(features_ND: _Matrix, labels_N: NDArray[Any], *, seed: int = 0, re
     return Sample(
         features_ND=features_ND,
         labels_N=labels_N,
+        gradients_PNS=x_ND @ map_PDS + 0.3 * noise_PNS,
         probabilities_NZ=weights_NZ / weights_NZ.sum(axis=1, keepdims=True),
         reference_NR=x_ND @ map_DR + 0.3 * noise_NR,
         means_ZD=(own_ZD + remoteness * away_ZD) * length * largest,

@@ -101,31 +101,46 @@ def lfc_centered(panel: Panel) -> Result:
     """
     if panel.constant:
         return Result(value=0.0, warnings=("constant_features",))
-    x_ND, d_N, q_N = panel.centred_ND, panel.squared_norms_N, panel.gram_energy_N
-    s_CD, n_C, n = panel.class_sums_CD, panel.counts_C.astype(np.float64), float(panel.num_images)
-    between = float(np.einsum("cd,cd->", s_CD, s_CD))
+    d_N, q_N = panel.squared_norms_N, panel.gram_energy_N
+    n_C, n = panel.counts_C.astype(np.float64), float(panel.num_images)
+    between, between_N = between_classes(panel)
     squares, cubes = float(n_C @ n_C), float((n_C**3).sum())
     energy = float(q_N.sum())
     labels = np.array(squares - 2 * cubes / n + squares**2 / n**2)
     value = _ratio(np.array(between), np.array(energy), labels)
     null = _ratio(np.array(d_N.sum() * (n - squares / n) / (n - 1)), np.array(energy), labels)
 
-    # Without image i of class c the mean moves by -x_i/(n-1): every class sum s_g becomes s_g + n_g x_i/(n-1), and s_c
-    # loses n/(n-1) x_i besides. The scatter matrix loses n/(n-1) x_i x_i^T.
+    # Without an image the scatter matrix loses n/(n-1) x_i x_i^T.
     own_N, t = n_C[panel.labels_N], n / (n - 1)
-    own_sum_dot_x_N = panel.own_products(x_ND, s_CD)
-    weighted_sums_dot_x_N = x_ND @ (n_C @ s_CD)
-    between_N = (
-        between
-        + 2 * weighted_sums_dot_x_N / (n - 1)
-        + squares * d_N / (n - 1) ** 2
-        - 2 * t * (own_sum_dot_x_N + own_N * d_N / (n - 1))
-        + t**2 * d_N
-    )
     energy_N = energy - 2 * t * q_N + t**2 * d_N**2
     squares_N, cubes_N = squares - 2 * own_N + 1, cubes - own_N**3 + (own_N - 1) ** 3
     labels_N = squares_N - 2 * cubes_N / (n - 1) + squares_N**2 / (n - 1) ** 2
     return _result(value, _ratio(between_N, energy_N, labels_N), null)
+
+
+def between_classes(panel: Panel) -> tuple[float, _Vector]:
+    """Return the sum of the squared class sums of the centred features, and the same without each image (N)."""
+    x_ND, d_N, s_CD = panel.centred_ND, panel.squared_norms_N, panel.class_sums_CD
+    n_C, n = panel.counts_C.astype(np.float64), float(panel.num_images)
+    between = float(np.einsum("cd,cd->", s_CD, s_CD))
+    # Without image i of class c the mean moves by -x_i/(n-1): every class sum s_g becomes s_g + n_g x_i/(n-1), and s_c
+    # loses n/(n-1) x_i besides.
+    own_N, t = n_C[panel.labels_N], n / (n - 1)
+    own_sum_dot_x_N = panel.own_products(x_ND, s_CD)
+    weighted_sums_dot_x_N = x_ND @ (n_C @ s_CD)
+    return between, (
+        between
+        + 2 * weighted_sums_dot_x_N / (n - 1)
+        + float(n_C @ n_C) * d_N / (n - 1) ** 2
+        - 2 * t * (own_sum_dot_x_N + own_N * d_N / (n - 1))
+        + t**2 * d_N
+    )
+
+
+def jackknife_influences(leave_one_out_N: _Vector) -> _Vector:
+    """Return the influences of the images from the values without each."""
+    n = len(leave_one_out_N)
+    return np.asarray((n - 1) / n * (leave_one_out_N.mean() - leave_one_out_N))
 
 
 def _of_features(panel: Panel, *, diagonal: bool) -> Result:
@@ -217,10 +232,4 @@ def _result(value: _Vector, leave_one_out_N: _Vector, null: _Vector) -> Result:
         return Result(value=0.0, warnings=("no_variation",))
     if np.isnan(leave_one_out_N).any():
         return Result(value=float(value), null_value=float(null))
-    n = len(leave_one_out_N)
-    deviation_N = leave_one_out_N.mean() - leave_one_out_N
-    return Result(
-        value=float(value),
-        null_value=float(null),
-        influence_N=(n - 1) / n * deviation_N,
-    )
+    return Result(value=float(value), null_value=float(null), influence_N=jackknife_influences(leave_one_out_N))

@@ -40,6 +40,7 @@ SPEAKS_WITHOUT_FEATURES = {
     "sfda_scalefree",
     "ped",
     "pactran_gauss",
+    "alignment_speed",
     "ncti_posterior",
     "ncti_compactness",
     "etran_energy",
@@ -159,6 +160,7 @@ def test_what_a_score_does_not_read_does_not_count(name):
     read = {
         "features": ("features_ND",),
         "labels": ("labels_N",),
+        "gradients": ("gradients_PNS",),
         "source_probabilities": ("probabilities_NZ",),
         "reference_features": ("reference_NR",),
         "source_classes": ("means_ZD",),
