@@ -46,6 +46,11 @@ class Settings(BaseSettings):
     """Compute threads of a CPU worker; 0: one for each core."""
     max_images: int = Field(default=5000, gt=0)
     """A larger data set is evaluated on a class-balanced sample of this many images."""
+    gradient_images: int = Field(default=200, gt=0)
+    """Scores of gradients are computed on a class-balanced subset of this many images, or of two of each class."""
+    forecast_images: int = Field(default=128, gt=1)
+    """Fine-tuning is forecast from the gradients of a class-balanced subset of this many images, or of four of each
+    class."""
     weights_cache: Path | None = None
     """Where verified weights lie; by default ``home/weights``."""
     zoo_manifest: Path | None = None

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from threadpoolctl import threadpool_limits
 
-from app.domain.errors import EvaluationFailed
+from app.domain.errors import BadRequest, EvaluationFailed
 from app.domain.interruption import Interrupted
 from app.domain.model_spec import ModelSpec
 from app.domain.states import EvaluationState
+from app.forecasting.question import Question, answer
 from app.ingest.shard import iter_images
-from app.scoring import Panel, Result, Score, find, measure, nulls
+from app.scoring import Panel, find, measure
 from app.scoring.inputs import FACTS
-from app.scoring.measurement import measure_score
 from app.scoring.registry import RANKED_BY, to_measure
 from app.storage import leases
 from app.storage.leases import Lease, LeaseLost
@@ -36,14 +36,16 @@ from workers.feature_cache import (
     store_scores,
     store_units,
 )
+from workers.gradient_scores import gradient_scores
 from workers.images import EvaluatedImages, choose_images
 from workers.lease import HeldLease
+from workers.linearisation import measured_network
 from workers.near_duplicates import near_duplicate_units
 from workers.runtime import Runtime
+from workers.stored_score import as_dict, measured
 from workers.torch_products import TorchProducts
 
 _SMALL_MATRIX = 2_000_000
-_PERMUTATIONS = 5
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Task:
         scores: names of the scores to compute.
         key: of all images that are evaluated, or of those of this look of a race.
         earlier: the keys of the looks before this one.
+        question: what to forecast of fine-tuning, if anything.
         is_last: whether these are all images.
         before: seconds that earlier looks took.
     """
@@ -65,6 +68,7 @@ class Task:
     scores: tuple[str, ...]
     key: CacheKey
     earlier: tuple[CacheKey, ...]
+    question: Question | None
     is_last: bool
     before: float
 
@@ -86,7 +90,9 @@ def evaluate(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
         if scored is None or not cached:
             scored = _measure(runtime, task, held, scored)
         images = scored.images["evaluated"]
+        forecast = _forecast(runtime, task, held) if task.is_last and task.question else None
         result = {
+            "forecast": forecast,
             "scores": {name: scored.scores[name] for name in task.scores},
             "seconds": scored.seconds | {"total": round(task.before + time.perf_counter() - started, 3)},
             "cached": cached,
@@ -117,13 +123,37 @@ def _measure(runtime: Runtime, task: Task, held: HeldLease, known: ScoredModel |
             units_E = near_duplicate_units(iter_images(shard, images.rows_E.tolist()))
             store_units(runtime.objects, key, units_E)
         extraction = features_of(runtime, task.spec, shard, images.rows_E, key, task.earlier, held)
+        known_scores = known.scores if known else {}
+        wanted = [find(name) for name in task.scores if name not in known_scores]
+        of_gradients = gradient_scores(
+            runtime, task.spec, shard, [score for score in wanted if score.needs_gradients], images, units_E, key, held
+        )
     # Threads that share a small matrix product mostly wait for each other: one is up to eight times as fast.
     threads = 1 if extraction.features_ND.size < _SMALL_MATRIX else None
     with threadpool_limits(threads, user_api="blas"):
-        scored, why = _score(runtime, task, extraction, images, units_E, held, known)
+        scored, why = _score(runtime, task, extraction, images, units_E, held, known_scores | of_gradients)
     store_explanation(runtime.objects, key, why)
     store_scores(runtime.objects, key, scored)
     return scored
+
+
+def _forecast(runtime: Runtime, task: Task, held: HeldLease) -> dict[str, Any]:
+    """Return the forecast without its curve, and the object it is made from; or why there is none."""
+    assert task.question is not None
+    key = task.key
+    try:
+        with runtime.objects.as_file(f"datasets/{task.dataset_digest}.parquet") as shard:
+            images = choose_images(shard, key.max_images)
+            extraction = features_of(runtime, task.spec, shard, images.rows_E, key, task.earlier, held)
+            features_ED = extraction.features_ND
+            stored, measured = measured_network(runtime, task.spec, shard, features_ED, images, key, held)
+        with threadpool_limits(1, user_api="blas"):
+            found = answer(measured, task.question)
+    except (EvaluationFailed, BadRequest) as error:
+        if error.code == "out_of_memory":
+            raise  # another attempt, or another worker, may have more
+        return {"error": error.as_dict(), "object": None}
+    return {name: value for name, value in found.items() if name != "curve"} | {"error": None, "object": stored}
 
 
 def _begin(runtime: Runtime, lease: Lease, held: HeldLease) -> Task:
@@ -151,6 +181,7 @@ def _begin(runtime: Runtime, lease: Lease, held: HeldLease) -> Task:
         scores=to_measure(selection.scores) if is_last else (RANKED_BY,),
         key=CacheKey(dataset.digest, spec.digest, max_images),
         earlier=tuple(CacheKey(**key) for key in before.get("cache_keys", [])),
+        question=Question.from_dict(selection.target) if selection.target else None,
         is_last=is_last,
         before=before.get("seconds", {}).get("total", 0.0),
     )
@@ -163,7 +194,7 @@ def _score(
     images: EvaluatedImages,
     units_E: NDArray[np.int64],
     held: HeldLease,
-    known: ScoredModel | None,
+    known: dict[str, dict[str, Any]],
 ) -> tuple[ScoredModel, dict[str, Any]]:
     started = time.perf_counter()
     panel = Panel(
@@ -176,10 +207,10 @@ def _score(
     )
     held.report("scoring", 0, len(task.scores))
     probe = measure(RANKED_BY, panel)
-    scores = dict(known.scores) if known else {}
+    scores = dict(known)
     for done, name in enumerate(task.scores):
         if name not in scores:
-            scores[name] = _as_dict(probe) if name == RANKED_BY else _measured(find(name), panel)
+            scores[name] = as_dict(probe) if name == RANKED_BY else measured(find(name), panel)
         held.report("scoring", done + 1, len(task.scores))
     seconds = extraction.seconds | {"score": time.perf_counter() - started}
     scored = ScoredModel(
@@ -192,29 +223,6 @@ def _score(
         seconds={name: round(value, 3) for name, value in seconds.items()},
     )
     return scored, explanation(panel, probe, images.labels_E)
-
-
-def _measured(score: Score, panel: Panel) -> dict[str, Any]:
-    """Return a score with the value of shuffled labels; one that is not defined here says why, and spoils no other."""
-    try:
-        result = measure_score(score, panel)
-        null = None
-        if "labels" in score.inputs:
-            null = nulls.of(score, panel, result, permutations=_PERMUTATIONS)
-    except EvaluationFailed as error:
-        return {"value": None, "stderr": None, "null": None, "warnings": [], "error": error.as_dict()}
-    return _as_dict(result, null)
-
-
-def _as_dict(result: Result, null: nulls.Null | None = None) -> dict[str, Any]:
-    shuffled = null and {"mean": null.mean, "origin": null.origin}
-    return {
-        "value": result.value,
-        "stderr": result.stderr,
-        "null": shuffled,
-        "warnings": list(result.warnings),
-        "error": None,
-    }
 
 
 def _answers(answers: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ A key names everything the content depends on: the data set's digest, the model'
 versions of extractor and scores. Old content is never overwritten with other content; it is simply no longer asked for.
 """
 
+import dataclasses
 import io
 import json
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.scoring.gradient_kernels import GradientKernels
 from app.storage.objects import Objects
 from workers.extract.features import EXTRACTOR_VERSION, Extraction
 
 SCORES_VERSION = 3
+GRADIENTS_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,18 @@ class CacheKey:
     def extraction(self) -> str:
         """The object with features and logits."""
         return f"extractions/{self.dataset_digest}/{self.model_digest}/v{EXTRACTOR_VERSION}-{self.max_images}.npz"
+
+    @property
+    def kernels(self) -> str:
+        """The object with the kernels of gradients."""
+        name = f"gradients-v{GRADIENTS_VERSION}-{self.max_images}"
+        return f"extractions/{self.dataset_digest}/{self.model_digest}/{name}.npz"
+
+    @property
+    def linearisation(self) -> str:
+        """The object with what forecasts need."""
+        name = f"linearisation-v{GRADIENTS_VERSION}-{self.max_images}"
+        return f"extractions/{self.dataset_digest}/{self.model_digest}/{name}.npz"
 
     @property
     def scores(self) -> str:
@@ -83,6 +98,17 @@ def load_extraction(objects: Objects, key: CacheKey) -> Extraction | None:
         return None
     arrays, about = loaded
     return Extraction(arrays["features_ND"], arrays.get("logits_NZ"), about["seconds"], about["batch_size"])
+
+
+def store_kernels(objects: Objects, key: CacheKey, kernels: GradientKernels) -> None:
+    """Keep kernels of gradients."""
+    _store(objects, key.kernels, dataclasses.asdict(kernels), {})
+
+
+def load_kernels(objects: Objects, key: CacheKey) -> GradientKernels | None:
+    """Return kernels that were kept, or None."""
+    loaded = _load(objects, key.kernels)
+    return None if loaded is None else GradientKernels(**loaded[0])
 
 
 def store_scores(objects: Objects, key: CacheKey, scored: ScoredModel) -> None:

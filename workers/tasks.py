@@ -21,6 +21,7 @@ from app.storage import leases
 from app.storage.leases import JobKind, Lease, LeaseLost
 from app.storage.repositories.workers import announce, retire
 from app.storage.tables import Evaluation
+from workers import tune
 from workers.celery_app import celery
 from workers.evaluate import evaluate
 from workers.lease import HeldLease
@@ -55,6 +56,12 @@ def evaluation(evaluation_id: str) -> None:
         with runtime().database.read() as session:
             selection_id = session.get_one(Evaluation, evaluation_id).selection_id
         settle(runtime(), selection_id)
+
+
+@celery.task(name=task_name("finetune"))  # type: ignore[untyped-decorator]
+def finetune(finetune_id: str) -> None:
+    """Really fine-tune some models."""
+    _do(leases.FINETUNE, finetune_id, tune.finetune)
 
 
 @celery.task(name=task_name("settle"))  # type: ignore[untyped-decorator]

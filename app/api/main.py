@@ -5,7 +5,19 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 
-from app.api import datasets, events, explanations, health, keys, models, problems, results, selections
+from app.api import (
+    datasets,
+    events,
+    explanations,
+    finetunes,
+    forecasts,
+    health,
+    keys,
+    models,
+    problems,
+    results,
+    selections,
+)
 from app.api.access import Service
 from app.api.body_limit import LimitJsonBodies
 from app.api.envelopes import refuse_unstorable_url
@@ -46,7 +58,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     api.state.service = Service(settings, database, Objects(settings.objects_url), make_bell(settings.broker_url))
     problems.install(api)
-    for resource in (datasets, selections, results, explanations, events, models, keys, health):
+    for resource in (datasets, selections, results, explanations, forecasts, finetunes, events, models, keys, health):
         api.include_router(resource.router)
     api.add_middleware(LimitJsonBodies, upload_path="/v1/datasets")
     api.add_middleware(Observe)

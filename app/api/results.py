@@ -2,12 +2,14 @@
 
 import csv
 import io
+import math
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, Field
 
 from app.api.access import Reader, ServiceDep
+from app.api.forecasts import ForecastTime, as_time
 from app.api.polling import IfNoneMatch, etag, not_modified
 from app.api.problems import JobError, responses
 from app.domain.states import SELECTION_TERMINAL
@@ -16,6 +18,8 @@ from app.storage.repositories.selections import Selections, evaluations_of
 from app.storage.tables import Evaluation, Model, Selection
 
 router = APIRouter(tags=["selections"])
+
+_FORECAST = ["forecast", "forecast_steps", "forecast_seconds", "forecast_seconds_low", "forecast_seconds_high"]
 
 
 class ShuffledLabels(BaseModel):
@@ -62,6 +66,8 @@ class RankedModel(BaseModel):
     probe_accuracy: Estimate | None
     images: int | None = Field(description="How many images the model's place rests on.")
     scores: dict[str, ScoreView]
+    forecast: ForecastTime | None = Field(description="Of fine-tuning, where the selection has a target.")
+    forecast_error: JobError | None = Field(description="Why there is no forecast.")
     seconds: dict[str, float] | None
     cached: bool | None
     status: str
@@ -95,6 +101,12 @@ def get_results(
     caller: Reader,
     format: Annotated[Literal["json", "csv"] | None, Query(description="Overrides the Accept header.")] = None,  # noqa: A002
     accept: Annotated[str, Header(include_in_schema=False)] = "",
+    sort: Annotated[
+        Literal["rank", "seconds"], Query(description="By rank, or by the forecast time; models without one come last.")
+    ] = "rank",
+    max_seconds: Annotated[
+        float | None, Query(gt=0, description="Only models that are forecast to reach the target within this time.")
+    ] = None,
     if_none_match: IfNoneMatch = None,
 ) -> Any:
     """Return the ranking as far as it has come: evaluated models by rank, then the others by name."""
@@ -105,6 +117,10 @@ def get_results(
             return not_modified(selection.revision)
         rows = [_row(selection, evaluation, model) for evaluation, model in evaluations_of(session, selection_id)]
     rows.sort(key=lambda row: (row.rank is None, row.rank or 0, row.name))
+    if sort == "seconds":
+        rows.sort(key=_seconds)
+    if max_seconds is not None:
+        rows = [row for row in rows if _seconds(row) <= max_seconds]
     if format == "csv" or (format is None and "text/csv" in accept):
         return Response(_as_csv(rows, selection.scores), media_type="text/csv", headers={"ETag": tag})
     ranking = selection.ranking or {}
@@ -129,6 +145,7 @@ def _row(selection: Selection, evaluation: Evaluation, model: Model) -> RankedMo
         found = {}  # of more images than this place rests on: a race in progress, or ended by its budget
     found = found | place.get("relative_scores", {})
     shown = {name: found[name] for name in selection.scores if name in found}
+    forecast, forecast_error = as_time(result.get("forecast"))
     return RankedModel(
         rank=place.get("rank"),
         rank_interval=place.get("rank_interval"),
@@ -145,6 +162,8 @@ def _row(selection: Selection, evaluation: Evaluation, model: Model) -> RankedMo
         probe_accuracy=Estimate(**place["probe_accuracy"]) if "probe_accuracy" in place else None,
         images=place.get("images"),
         scores={name: ScoreView(**score) for name, score in shown.items()},
+        forecast=forecast,
+        forecast_error=forecast_error,
         seconds=result.get("seconds"),
         cached=result.get("cached"),
         status=evaluation.state,
@@ -152,10 +171,17 @@ def _row(selection: Selection, evaluation: Evaluation, model: Model) -> RankedMo
     )
 
 
+def _seconds(row: RankedModel) -> float:
+    found = row.forecast.seconds if row.forecast else None
+    return math.inf if found is None else found
+
+
 def _as_csv(rows: list[RankedModel], scores: list[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     columns = ["rank", "rank_low", "rank_high", "tie_group", "name", "model", "parameters", "images", "status"]
+    has_target = any(row.forecast or row.forecast_error for row in rows)
+    columns += _FORECAST if has_target else []
     writer.writerow(columns + [column for name in scores for column in (name, f"{name}_stderr")] + ["error"])
     for row in rows:
         low, high = row.rank_interval or ("", "")
@@ -170,6 +196,10 @@ def _as_csv(rows: list[RankedModel], scores: list[str]) -> str:
             row.images,
             row.status,
         ]
+        if has_target:
+            time = row.forecast
+            soonest, latest = (time.seconds_interval if time else None) or (None, None)
+            cells += [time.verdict, time.steps, time.seconds, soonest, latest] if time else [""] * len(_FORECAST)
         for name in scores:
             score = row.scores.get(name)
             cells += [score.value, score.stderr] if score else ["", ""]

@@ -15,6 +15,7 @@ from app.api.datasets import IdempotencyKeyHeader
 from app.api.envelopes import After, Limit, ListOf, Name, StrictModel, Text
 from app.api.polling import IfNoneMatch, Wait, answer, is_known, not_modified, wait_for_news
 from app.api.problems import JobError, responses
+from app.api.recipes import TargetRequest
 from app.domain.errors import Conflict
 from app.domain.states import EVALUATION_TERMINAL, EvaluationState
 from app.scoring.registry import DEFAULT_SCORES, find
@@ -24,6 +25,9 @@ from app.storage.repositories.selections import EvaluationProgress, Selections, 
 from app.storage.tables import Model, Selection
 
 router = APIRouter(tags=["selections"])
+
+_SHARE_OF_STAGE = {"loading": 0.0, "gradients": 1.0, "timing": 1.0, "scoring": 1.0}
+"""How much of its images an evaluation has seen, where the stage counts something else."""
 
 
 class Race(StrictModel):
@@ -56,6 +60,10 @@ class SelectionRequest(StrictModel):
         default=None, description="Without it, every model is evaluated on all images; `{}` takes the defaults."
     )
     budget: Budget | None = Field(default=None, description="Without it, the selection takes what it takes.")
+    target: TargetRequest | None = Field(
+        default=None,
+        description="Forecast fine-tuning for every model: its time to this target. `{}` takes the defaults.",
+    )
     name: Name | None = None
 
 
@@ -111,6 +119,7 @@ class SelectionView(BaseModel):
     scores: list[str]
     race: RaceView | None
     budget: Budget | None
+    target: dict[str, Any] | None = Field(description="The fine-tuning that is forecast.")
     worker_seconds: float = Field(description="Spent so far.")
     verdict: str | None
     stability: dict[str, Any] | None
@@ -136,6 +145,7 @@ def view(row: Selection, evaluations: list[EvaluationProgress]) -> SelectionView
         scores=row.scores,
         race=RaceView(**row.race, looks=row.looks or []) if row.race else None,
         budget=Budget(worker_seconds=row.budget_seconds) if row.budget_seconds else None,
+        target=row.target,
         worker_seconds=round(row.spent_seconds, 3),
         verdict=ranking.get("verdict"),
         stability=ranking.get("stability"),
@@ -206,6 +216,7 @@ def _create(session: Session, caller: Caller, request: SelectionRequest, max_ima
         request.name,
         race=request.race.model_dump() if request.race else None,
         budget_seconds=request.budget.worker_seconds if request.budget else None,
+        target=request.target.question() if request.target else None,
         max_images=max_images,
     )
 
@@ -247,8 +258,9 @@ def _share_done(evaluation: EvaluationProgress, looks: list[int]) -> float:
     after = looks[evaluation.look] / looks[-1] if looks else 1.0
     if evaluation.state == EvaluationState.RUNNING and evaluation.progress:
         progress = evaluation.progress
-        seen = {"loading": 0.0, "scoring": 1.0}.get(progress["stage"], progress["done"] / max(progress["total"], 1))
-        return max(behind, float(seen) * after)
+        share: float = progress["done"] / max(progress["total"], 1)
+        seen = _SHARE_OF_STAGE.get(progress["stage"], share)
+        return max(behind, seen * after)
     return behind
 
 

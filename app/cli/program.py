@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import dataset, demo, explanation, key, model, scores, selection, service
+from app.cli import dataset, demo, explanation, forecast, key, model, scores, selection, service
 
 program = typer.Typer(
     name="foretune",
@@ -45,6 +45,7 @@ program.command(rich_help_panel=_RANK)(selection.select)
 program.command(rich_help_panel=_RANK)(selection.watch)
 program.command(rich_help_panel=_RANK)(selection.results)
 program.command(rich_help_panel=_RANK)(explanation.explain)
+program.command(rich_help_panel=_RANK)(forecast.forecast)
 program.command(rich_help_panel=_RANK)(selection.cancel)
 program.command("selections", rich_help_panel=_RANK)(selection.list_selections)
 program.add_typer(scores.commands, name="scores", rich_help_panel=_RANK)

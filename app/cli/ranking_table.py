@@ -7,6 +7,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from app.cli.forecast import duration
 from app.cli.terminal import printable
 from app.client.resources import RankedModel, Results
 
@@ -72,6 +73,9 @@ def _table(ranked: Sequence[RankedModel], scores: Sequence[str], *, is_narrow: b
     is_race = len({row.images for row in ranked}) > 1
     if is_race:
         table.add_column("images", justify="right", no_wrap=True)
+    has_forecast = any(row.forecast or row.forecast_error for row in ranked)
+    if has_forecast:
+        table.add_column("fine-tuning", justify="right", no_wrap=True)
     if not is_narrow:
         table.add_column("size", justify="right", no_wrap=True)
         table.add_column("pretrained on")
@@ -81,6 +85,8 @@ def _table(ranked: Sequence[RankedModel], scores: Sequence[str], *, is_narrow: b
         cells: list[RenderableType] = [str(row.rank), _rank_interval(row), Text(printable(row.name)), _accuracy(row)]
         if is_race:
             cells.append(f"{row.images or 0:,}")
+        if has_forecast:
+            cells.append(_fine_tuning(row))
         if not is_narrow:
             cells += [_size(row.parameters), Text(printable(",\n".join(row.pretraining) or "-"))]
         style = "green" if row.tie_group == 1 else ""
@@ -101,6 +107,16 @@ def _accuracy(row: RankedModel) -> str:
         return ""
     low, high = row.probe_accuracy.interval
     return f"{row.probe_accuracy.mean:6.1%} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def _fine_tuning(row: RankedModel) -> str:
+    found = row.forecast
+    if found is None:
+        return "-"
+    if found.verdict != "reached":
+        return found.verdict.replace("_", " ")
+    assert found.steps is not None
+    return f"{found.steps:.0f} steps" if found.seconds is None else duration(found.seconds)
 
 
 def _size(parameters: int | None) -> str:
@@ -125,6 +141,9 @@ def _legend(results: Results) -> str:
     if images.get("evaluated") and images["evaluated"] != images["in_dataset"]:
         split = f" (split {images['split']})" if images.get("split") else ""
         lines.append(f"Measured on {images['evaluated']:,} of the {images['in_dataset']:,} images{split}.")
+    targets = {row.forecast.definition for row in results.data if row.forecast}
+    if targets:
+        lines.append(f"Fine-tuning: time to {'; '.join(targets)}, as `foretune forecast` has it.")
     race = results.evidence.get("race")
     if race:
         lines.append(

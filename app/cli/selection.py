@@ -26,6 +26,11 @@ def select(
         typer.Option(help="With --race: probability of dropping one of these by chance. By default 0.05."),
     ] = None,
     budget: Annotated[float | None, typer.Option(metavar="SECONDS", help="Worker time that may be spent.")] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(help="Forecast the time until fine-tuning gets to this share of the initial loss, such as 0.1."),
+    ] = None,
+    price: Annotated[float | None, typer.Option(help="With --target: of an hour of the machine.")] = None,
     name: Annotated[str | None, typer.Option(help="A name for people; by default the data set's.")] = None,
     no_wait: NoWait = False,
     as_json: AsJson = False,
@@ -36,14 +41,23 @@ def select(
 
     if not race and (keep is not None or error is not None):
         raise typer.BadParameter("--keep and --error are rules of a race: add --race.")
+    if target is None and price is not None:
+        raise typer.BadParameter("--price is of a forecast: add --target.")
     with session(as_json=as_json) as (terminal, client):
         dataset_id = find_dataset(client, dataset).id
         if not no_wait and not model:
             follow_checks(terminal, client)
         rules = {"keep": keep, "error_probability": error}
         asked = {rule: value for rule, value in rules.items() if value is not None}
+        forecast = {"value": target} | ({} if price is None else {"price_per_hour": price})
         selection = client.selections.create(
-            dataset_id, models=model, scores=score, race=asked or race, budget_seconds=budget, name=name
+            dataset_id,
+            models=model,
+            scores=score,
+            race=asked or race,
+            budget_seconds=budget,
+            target=False if target is None else forecast,
+            name=name,
         )
         if no_wait:
             terminal.answer(selection, selection.id)

@@ -179,6 +179,7 @@ class Selection(Job):
     scores: tuple[str, ...]
     race: Race | None = None
     budget: Budget | None = None
+    target: dict[str, Any] | None = None
     worker_seconds: float = 0.0
     verdict: str | None
 
@@ -209,6 +210,35 @@ class Estimate(Resource):
     origin: str
 
 
+class ForecastTime(Resource):
+    """When fine-tuning is expected to reach its target; ``verdict`` is reached, not_reached or unstable."""
+
+    verdict: str
+    steps: float | None
+    interval: tuple[float, float] | None
+    confidence: float | None
+    seconds: float | None
+    seconds_interval: tuple[float, float] | None
+    cost: float | None
+    cost_interval: tuple[float, float] | None
+    largest_learning_rate: float | None
+    best: float | None
+    definition: str
+    training: dict[str, Any]
+    step_seconds: float | None
+    device: str
+    warnings: tuple[str, ...]
+
+
+class Forecast(ForecastTime):
+    """A forecast of one model's fine-tuning, with its curve."""
+
+    selection: str
+    model: str
+    name: str
+    curve: dict[str, tuple[float, ...]] | None
+
+
 class RankedModel(Resource):
     """One row of a ranking; ``rank`` is None until the model is evaluated."""
 
@@ -226,6 +256,8 @@ class RankedModel(Resource):
     probe_accuracy: Estimate | None
     images: int | None = None
     scores: dict[str, Score]
+    forecast: ForecastTime | None = None
+    forecast_error: JobError | None = None
     seconds: dict[str, float] | None
     cached: bool | None
     status: str

@@ -4,12 +4,13 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from app.client.connection import Connection, may_pass, segment
 from app.client.errors import ApiError, Failure, ServiceUnreachable
 from app.client.events import read_events
 from app.client.jobs import every, wait_for
-from app.client.resources import Explanation, Results, Selection
+from app.client.resources import Explanation, Forecast, Results, Selection
 
 _PATIENCE_SECONDS = 60.0
 _PAUSE_SECONDS = 0.5
@@ -30,6 +31,7 @@ class Selections:
         scores: Sequence[str] | None = None,
         race: bool | Mapping[str, float] = False,
         budget_seconds: float | None = None,
+        target: bool | Mapping[str, Any] = False,
         name: str | None = None,
     ) -> Selection:
         """Ask for a ranking of models on a data set that is ready.
@@ -41,6 +43,8 @@ class Selections:
             race: look at growing subsets of the images, and drop models that surely cannot be among the first any
                 more: ``keep`` (3), how many of the first, and ``error_probability`` (0.05), of dropping one of those.
             budget_seconds: of worker time; the ranking is then of what was known when it was spent.
+            target: forecast fine-tuning for every model: ``kind``, ``value``, ``recipe``, ``price_per_hour`` of the
+                training whose time is asked for; True takes the defaults.
             name: for people; by default the data set's.
 
         Raises:
@@ -62,6 +66,7 @@ class Selections:
             "scores": list(scores) if scores else None,
             "race": None if race is False else rules,
             "budget": {"worker_seconds": budget_seconds} if budget_seconds is not None else None,
+            "target": None if target is False else {} if target is True else dict(target),
             "name": name,
         }
         response = self._connection.send(
@@ -140,6 +145,18 @@ class Selections:
         path = f"/v1/selections/{segment(selection_id)}/models/{segment(model)}/explain"
         response = self._connection.send("GET", path, params={"against": against} if against else None)
         return self._connection.read(response, Explanation)
+
+    def forecast(self, selection_id: str, model: str, **changes: float | str) -> Forecast:
+        """Return how long a model's fine-tuning takes; ``changes`` ask what if.
+
+        Args:
+            selection_id: a selection with a target.
+            model: id or name of a model that was measured.
+            changes: of the selection's target: ``lr``, ``batch``, ``epochs``, ``momentum``, ``weight_decay``,
+                ``schedule``, ``loss``, ``target``, ``kind``, ``price_per_hour``, ``method``.
+        """
+        path = f"/v1/selections/{segment(selection_id)}/models/{segment(model)}/forecast"
+        return self._connection.read(self._connection.send("GET", path, params=changes or None), Forecast)
 
     def results_csv(self, selection_id: str) -> str:
         """Return the ranking as CSV."""

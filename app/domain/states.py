@@ -5,6 +5,7 @@
     selection   queued -> running -> done | failed | cancelled
     evaluation  queued -> running -> done | failed | cancelled | over_budget;   running -> queued when a lease expired;
                 in a race also running -> waiting -> queued | eliminated
+    finetune    queued -> running -> done | failed | cancelled;   running -> queued when a lease expired
 
 A job waits in its open state, is held in its held state by one worker with a lease, and ends in a terminal one.
 """
@@ -61,6 +62,16 @@ class EvaluationState(StrEnum):
     """The selection's worker time was spent before this model had seen all images."""
 
 
+class FinetuneState(StrEnum):
+    """How far the fine-tuning of some models has come."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
 @dataclass(frozen=True)
 class JobStates:
     """The part of a state machine that a worker's lease moves through."""
@@ -76,6 +87,7 @@ MODEL_JOB = JobStates(ModelState.PENDING, ModelState.CHECKING, ModelState.ACTIVE
 EVALUATION_JOB = JobStates(
     EvaluationState.QUEUED, EvaluationState.RUNNING, EvaluationState.DONE, EvaluationState.FAILED
 )
+FINETUNE_JOB = JobStates(FinetuneState.QUEUED, FinetuneState.RUNNING, FinetuneState.DONE, FinetuneState.FAILED)
 
 EVALUATION_TERMINAL = frozenset(
     {
@@ -90,6 +102,7 @@ DATASET_GONE = frozenset({DatasetState.DELETING, DatasetState.DELETED})
 DATASET_TERMINAL = frozenset({DatasetState.READY, DatasetState.REJECTED}) | DATASET_GONE
 MODEL_TERMINAL = frozenset({ModelState.ACTIVE, ModelState.REJECTED, ModelState.DISABLED})
 SELECTION_TERMINAL = frozenset({SelectionState.DONE, SelectionState.FAILED, SelectionState.CANCELLED})
+FINETUNE_TERMINAL = frozenset({FinetuneState.DONE, FinetuneState.FAILED, FinetuneState.CANCELLED})
 
 RETRY_BUDGET = {"worker_lost": 3, "out_of_memory": 2, "storage_unavailable": 3}
 """How often a job may be tried again after each error; every other error is final at once."""

@@ -26,3 +26,11 @@ class GradientKernels:
     centred_PNN: NDArray[np.float64]
     towards_mean_PN: NDArray[np.float64]
     mean_square_P: NDArray[np.float64]
+
+    def mean(self) -> "GradientKernels":
+        """Return the kernels' mean over the probes, as those of one probe: a kernel of all of them."""
+        return GradientKernels(
+            self.centred_PNN.mean(axis=0, keepdims=True),
+            self.towards_mean_PN.mean(axis=0, keepdims=True),
+            self.mean_square_P.mean(keepdims=True),
+        )

@@ -17,9 +17,9 @@ from sqlalchemy import CursorResult, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.errors import ForetuneError
-from app.domain.states import DATASET_JOB, EVALUATION_JOB, MODEL_JOB, RETRY_BUDGET, JobStates
+from app.domain.states import DATASET_JOB, EVALUATION_JOB, FINETUNE_JOB, MODEL_JOB, RETRY_BUDGET, JobStates
 from app.storage.database import database_now
-from app.storage.tables import Dataset, Evaluation, Model
+from app.storage.tables import Dataset, Evaluation, Finetune, Model
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,15 @@ class JobKind:
     """A table whose rows are work."""
 
     name: str
-    table: type[Dataset] | type[Model] | type[Evaluation]
+    table: type[Dataset] | type[Model] | type[Evaluation] | type[Finetune]
     states: JobStates
 
 
 DATASET = JobKind("dataset", Dataset, DATASET_JOB)
 MODEL = JobKind("model", Model, MODEL_JOB)
 EVALUATION = JobKind("evaluation", Evaluation, EVALUATION_JOB)
-JOB_KINDS = (DATASET, MODEL, EVALUATION)
+FINETUNE = JobKind("finetune", Finetune, FINETUNE_JOB)
+JOB_KINDS = (DATASET, MODEL, EVALUATION, FINETUNE)
 
 _FREE: dict[str, Any] = {"lease_token": None, "lease_holder": None, "lease_expires_at": None, "rung_at": None}
 
@@ -79,6 +80,16 @@ def renew(session: Session, lease: Lease, *, seconds: float, progress: dict[str,
     if progress is not None:
         values |= {"progress": progress, "revision": lease.kind.table.revision + 1}
     if not _update(session, lease.kind, _held(lease), **values):
+        raise LeaseLost(f"{lease.kind.name} {lease.id}")
+
+
+def note(session: Session, lease: Lease, **values: Any) -> None:
+    """Store something of a job while it is held.
+
+    Raises:
+        LeaseLost: nothing was stored.
+    """
+    if not _update(session, lease.kind, _held(lease), revision=lease.kind.table.revision + 1, **values):
         raise LeaseLost(f"{lease.kind.name} {lease.id}")
 
 

@@ -40,6 +40,7 @@ def delete_unreferenced(database: Database, objects: Objects, digest: str) -> No
         objects.delete(f"datasets/{digest}.parquet")
         objects.delete(f"extractions/{digest}")
         objects.delete(f"scores/{digest}")
+        objects.delete(f"finetunes/{digest}")
 
 
 def hold_content(session: Session, digest: str) -> None:

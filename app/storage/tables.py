@@ -19,7 +19,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from app.domain.states import DatasetState, EvaluationState, ModelState, SelectionState
+from app.domain.states import DatasetState, EvaluationState, FinetuneState, ModelState, SelectionState
 
 Json = dict[str, Any]
 
@@ -168,6 +168,7 @@ class Selection(Base):
     """The question which model to fine-tune on one data set, and its ranking.
 
     ``race`` and ``looks`` are those of ``app.domain.racing``; without them each model sees all images at once.
+    ``target`` is the training that is forecast for each model; ``verify`` how many of the first are really fine-tuned.
     ``ranked`` counts what the ranking knows: evaluations that ended, and looks before the last that did.
     """
 
@@ -187,6 +188,8 @@ class Selection(Base):
     looks: Mapped[list[int] | None]
     budget_seconds: Mapped[float | None] = mapped_column(Float)
     spent_seconds: Mapped[float] = mapped_column(Float, default=0.0)
+    target: Mapped[Json | None]
+    verify: Mapped[Json | None]
     error: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
@@ -214,6 +217,34 @@ class Evaluation(Leased, Base):
     __table_args__ = (
         UniqueConstraint("selection_id", "model_id"),
         Index("ix_evaluations_work", "state", "created_at", "id"),
+    )
+
+
+class Finetune(Leased, Base):
+    """Some models really fine-tuned on one data set, one after the other, by one worker.
+
+    ``selection_id`` is that of the selection whose first models it is to prove, if any.
+    """
+
+    __tablename__ = "finetunes"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
+    name: Mapped[str]
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"), index=True)
+    selection_id: Mapped[str | None] = mapped_column(ForeignKey("selections.id"), unique=True)
+    model_ids: Mapped[list[str]]
+    recipe: Mapped[Json]
+    state: Mapped[str] = mapped_column(default=FinetuneState.QUEUED)
+    budget_seconds: Mapped[float | None] = mapped_column(Float)
+    spent_seconds: Mapped[float] = mapped_column(Float, default=0.0)
+    result: Mapped[Json | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("ix_finetunes_listing", "tenant", "created_at", "id"),
+        Index("ix_finetunes_work", "state", "created_at"),
     )
 
 

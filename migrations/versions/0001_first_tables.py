@@ -134,6 +134,8 @@ def upgrade() -> None:
         sa.Column("looks", sa.JSON(), nullable=True),
         sa.Column("budget_seconds", sa.Float(), nullable=True),
         sa.Column("spent_seconds", sa.Float(), nullable=False),
+        sa.Column("target", sa.JSON(), nullable=True),
+        sa.Column("verify", sa.JSON(), nullable=True),
         sa.Column("error", sa.JSON(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
@@ -176,8 +178,49 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_evaluations_model_id"), ["model_id"], unique=False)
         batch_op.create_index("ix_evaluations_work", ["state", "created_at", "id"], unique=False)
 
+    op.create_table(
+        "finetunes",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("tenant", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("dataset_id", sa.String(), nullable=False),
+        sa.Column("selection_id", sa.String(), nullable=True),
+        sa.Column("model_ids", sa.JSON(), nullable=False),
+        sa.Column("recipe", sa.JSON(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("budget_seconds", sa.Float(), nullable=True),
+        sa.Column("spent_seconds", sa.Float(), nullable=False),
+        sa.Column("result", sa.JSON(), nullable=True),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("lease_token", sa.String(), nullable=True),
+        sa.Column("lease_holder", sa.String(), nullable=True),
+        sa.Column("lease_expires_at", sa.Float(), nullable=True),
+        sa.Column("rung_at", sa.Float(), nullable=True),
+        sa.Column("failures", sa.JSON(), nullable=False),
+        sa.Column("error", sa.JSON(), nullable=True),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("progress", sa.JSON(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name=op.f("fk_finetunes_dataset_id")),
+        sa.ForeignKeyConstraint(["selection_id"], ["selections.id"], name=op.f("fk_finetunes_selection_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_finetunes")),
+        sa.UniqueConstraint("selection_id", name=op.f("uq_finetunes_selection_id")),
+    )
+    with op.batch_alter_table("finetunes", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_finetunes_dataset_id"), ["dataset_id"], unique=False)
+        batch_op.create_index("ix_finetunes_listing", ["tenant", "created_at", "id"], unique=False)
+        batch_op.create_index("ix_finetunes_work", ["state", "created_at"], unique=False)
+
 
 def downgrade() -> None:
+    with op.batch_alter_table("finetunes", schema=None) as batch_op:
+        batch_op.drop_index("ix_finetunes_work")
+        batch_op.drop_index("ix_finetunes_listing")
+        batch_op.drop_index(batch_op.f("ix_finetunes_dataset_id"))
+
+    op.drop_table("finetunes")
     with op.batch_alter_table("evaluations", schema=None) as batch_op:
         batch_op.drop_index("ix_evaluations_work")
         batch_op.drop_index(batch_op.f("ix_evaluations_model_id"))

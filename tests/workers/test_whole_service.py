@@ -1,6 +1,7 @@
 """A whole service with a tiny zoo: uploads, selections, caches, failures, deletion."""
 
 import io
+import math
 import random
 import zipfile
 from collections.abc import Iterator
@@ -15,13 +16,19 @@ from app.storage.objects import Objects
 from tests.fixtures import archives
 from tests.fixtures.processes import RunningService, running_service
 from tests.fixtures.story import SAMPLE, finished, prepared, select, upload, wait_for, wait_for_zoo
-from tests.fixtures.tiny_zoo import tiny_zoo
+from tests.fixtures.tiny_zoo import ARCHITECTURES, tiny_zoo
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     folder = tmp_path_factory.mktemp("service")
-    environment = {"FORETUNE_ZOO_MANIFEST": str(tiny_zoo(folder)), "FORETUNE_MAX_IMAGES": "200"}
+    environment = {
+        "FORETUNE_ZOO_MANIFEST": str(tiny_zoo(folder)),
+        "FORETUNE_MAX_IMAGES": "200",
+        "FORETUNE_GRADIENT_IMAGES": "60",
+        "FORETUNE_FORECAST_IMAGES": "40",
+        "FORETUNE_THREADS": "1",
+    }
     with running_service(folder / "home", **environment) as running:
         yield running
 
@@ -135,6 +142,68 @@ def test_more_scores_are_computed_from_what_was_kept(client: httpx.Client, datas
     assert 0 <= min(values) < max(values) <= 1
     again = finished(client, select(client, dataset, scores=asked))
     assert all(row["cached"] for row in again["data"])
+
+
+def test_scores_of_gradients_of_every_architecture(client: httpx.Client, dataset: str) -> None:
+    names = ["lgc", "lgc_offdiagonal", "lgc_centered", "gradient_gcv", "gradient_loo"]
+    results = finished(client, select(client, dataset, scores=names))
+    assert {row["name"] for row in results["data"]} == set(ARCHITECTURES)
+    for row in results["data"]:
+        found = row["scores"]
+        assert [found[name]["error"] for name in names] == [None] * len(names)
+        assert -1 < found["lgc_offdiagonal"]["value"] < 1
+        assert found["lgc"]["value"] > found["lgc_offdiagonal"]["value"], "the diagonal counts as of the same class"
+        assert found["lgc_centered"]["stderr"] > 0
+        assert abs(found["lgc_offdiagonal"]["null"]["mean"]) < 0.05
+    assert max(row["scores"]["gradient_loo"]["value"] for row in results["data"]) > 0.15, "of ten classes"
+    again = finished(client, select(client, dataset, scores=names))
+    assert all(row["cached"] for row in again["data"])
+    assert [row["scores"] for row in again["data"]] == [row["scores"] for row in results["data"]]
+
+
+def test_fine_tuning_is_forecast(client: httpx.Client, dataset: str) -> None:
+    asked = {"value": 0.5, "price_per_hour": 2.0, "recipe": {"epochs": 4, "learning_rates": [0.01, 0.001]}}
+    selection = select(client, dataset, scores=["knn"], target=asked)
+    results = finished(client, selection)
+    stored = client.get(f"/v1/selections/{selection}").json()["target"]
+    assert stored["recipe"]["learning_rates"] == [0.01, 0.001]
+    for row in results["data"]:
+        assert row["forecast_error"] is None
+        found = row["forecast"]
+        assert found["training"]["images"] == 260, "of 40 a class, 8 are for the test and 6 for validation"
+        assert found["training"]["steps"] == 4 * 9
+        assert found["measured_images"] == 40
+        assert found["step_seconds"] > 0
+        assert found["largest_learning_rate"] > 0
+        if found["verdict"] == "reached":
+            low, high = found["interval"]
+            assert low <= found["steps"] <= high
+            assert found["seconds"] == pytest.approx(found["steps"] * found["step_seconds"])
+            assert found["cost"] == pytest.approx(found["seconds"] / 3600 * 2.0)
+        path = f"/v1/selections/{selection}/models/{row['name']}/forecast"
+        same = client.get(path).json()
+        assert {name: same[name] for name in found} == found, "the same numbers on every surface"
+        limit = found["largest_learning_rate"]
+        assert client.get(path, params={"lr": 1.3 * limit}).json()["warnings"] != []
+        probe = client.get(path, params={"method": "linear_probe", "lr": limit / 10}).json()
+        assert probe["verdict"] in ("reached", "not_reached")
+        assert probe["curve"]["loss"][0] == pytest.approx(math.log(10)), "a head of zeros"
+        assert probe["curve"]["steps"][-1] == 4 * 9
+        refused = client.get(path, params={"epochs": 1000, "batch": 1})
+        assert (refused.status_code, refused.json()["code"]) == (422, "training_too_long")
+    by_time = client.get(f"/v1/selections/{selection}/results", params={"sort": "seconds"}).json()["data"]
+    seconds = [row["forecast"]["seconds"] or math.inf for row in by_time]
+    assert seconds == sorted(seconds)
+    soon = client.get(f"/v1/selections/{selection}/results", params={"max_seconds": 1e-6}).json()["data"]
+    assert soon == []
+    columns = client.get(f"/v1/selections/{selection}/results", params={"format": "csv"}).text.splitlines()[0]
+    assert "forecast_seconds_high" in columns
+    again = select(client, dataset, scores=["knn"], target={"value": 0.7})
+    assert all(row["cached"] for row in finished(client, again)["data"])
+    plain = select(client, dataset, scores=["knn"])
+    finished(client, plain)
+    refused = client.get(f"/v1/selections/{plain}/models/test_vit/forecast")
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_forecast")
 
 
 def test_why_a_model_stands_where_it_stands(client: httpx.Client, dataset: str) -> None:

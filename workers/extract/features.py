@@ -15,6 +15,7 @@ from torch import Tensor
 
 from app.domain.errors import EvaluationFailed
 from app.domain.interruption import Interrupted
+from workers.extract.memory import is_out_of_memory
 from workers.extract.pixel_batches import PixelBatches
 from workers.zoo.network import Network
 
@@ -119,7 +120,7 @@ def _pass(
                 features_BD = features_BD.float().cpu()
                 logits_BZ = None if logits_BZ is None else logits_BZ.float().cpu()
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if fitting == 1:
                 raise EvaluationFailed(
@@ -138,14 +139,6 @@ def _pass(
         if network.device.type == "cuda":
             torch.cuda.empty_cache()
     return np.concatenate(features), np.concatenate(logits) if logits else None, fitting
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Tell a failed allocation; on the CPU, PyTorch and oneDNN have no exception type of their own for it."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    message = str(error)
-    return "can't allocate memory" in message or "bad allocation" in message or "out of memory" in message
 
 
 def _refuse_non_finite(features_BD: NDArray[np.float32], logits_BZ: NDArray[np.float32] | None, done: int) -> None:

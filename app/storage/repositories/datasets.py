@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from app.domain.errors import Conflict, NotFound
 from app.domain.ids import new_id
-from app.domain.states import DATASET_GONE, DATASET_TERMINAL, SELECTION_TERMINAL, DatasetState
+from app.domain.states import DATASET_GONE, DATASET_TERMINAL, FINETUNE_TERMINAL, SELECTION_TERMINAL, DatasetState
 from app.storage.repositories.paging import Page, page
-from app.storage.tables import Dataset, Selection, now
+from app.storage.tables import Dataset, Finetune, Selection, now
 
 
 class Datasets:
@@ -72,6 +72,30 @@ class Datasets:
             raise _not_found(dataset_id)
         return dataset
 
+    def get_ready(self, dataset_id: str) -> Dataset:
+        """Return one data set that can be worked on, held against deletion until the transaction ends.
+
+        Raises:
+            NotFound: ``dataset_not_found``.
+            Conflict: ``dataset_not_ready`` or ``dataset_rejected``.
+        """
+        dataset = self.get(dataset_id, lock=True)
+        if dataset.state == DatasetState.REJECTED:
+            raise Conflict(
+                "dataset_rejected",
+                f"Data set {dataset_id} was rejected: {(dataset.error or {}).get('message')}",
+                param="dataset",
+                hint="Mend the archive and upload it again.",
+            )
+        if dataset.state != DatasetState.READY:
+            raise Conflict(
+                "dataset_not_ready",
+                f"Data set {dataset_id} is {dataset.state}.",
+                param="dataset",
+                hint=f"Wait for it: GET /v1/datasets/{dataset_id}?wait=30.",
+            )
+        return dataset
+
     def revision(self, dataset_id: str) -> tuple[int, bool]:
         """Return the revision and whether it is the last one, for cheap polling."""
         query = select(Dataset.revision, Dataset.state).where(Dataset.id == dataset_id, *self._visible())
@@ -89,7 +113,7 @@ class Datasets:
 
         Raises:
             NotFound: ``dataset_not_found``.
-            Conflict: ``dataset_in_use``, while a selection on it is open.
+            Conflict: ``dataset_in_use``, while a selection or a fine-tune on it is open.
         """
         self.get(dataset_id, lock=True)
         open_selection = select(Selection.id).where(
@@ -101,6 +125,16 @@ class Datasets:
                 "dataset_in_use",
                 f"Selection {selection_id} is still working on data set {dataset_id}.",
                 hint=f"Wait for it, or cancel it first: POST /v1/selections/{selection_id}/cancel.",
+            )
+        open_finetune = select(Finetune.id).where(
+            Finetune.dataset_id == dataset_id, Finetune.state.not_in(FINETUNE_TERMINAL)
+        )
+        finetune_id = self._session.scalar(open_finetune.limit(1))
+        if finetune_id is not None:
+            raise Conflict(
+                "dataset_in_use",
+                f"Fine-tune {finetune_id} is still working on data set {dataset_id}.",
+                hint=f"Wait for it, or cancel it first: POST /v1/finetunes/{finetune_id}/cancel.",
             )
         self._session.execute(
             update(Dataset)

@@ -7,12 +7,11 @@ from typing import Any
 from sqlalchemy import CursorResult, bindparam, case, func, select, update
 from sqlalchemy.orm import Session
 
-from app.domain.errors import Conflict, NotFound
+from app.domain.errors import NotFound
 from app.domain.ids import new_id
 from app.domain.states import (
     EVALUATION_TERMINAL,
     SELECTION_TERMINAL,
-    DatasetState,
     EvaluationState,
     SelectionState,
 )
@@ -44,6 +43,7 @@ class Selections:
         *,
         race: dict[str, Any] | None = None,
         budget_seconds: float | None = None,
+        target: dict[str, Any] | None = None,
         max_images: int = 0,
     ) -> Selection:
         """Add a selection with one evaluation for each model.
@@ -56,27 +56,14 @@ class Selections:
             race: ``keep`` and ``error_probability``; without it, no model is dropped.
             budget_seconds: of worker time. With a race or a budget models are seen on growing subsets, one after the
                 other, so that there is always a ranking of all of them.
+            target: the fine-tuning to be forecast, as ``app.forecasting.question.Question.as_dict`` gives it.
             max_images: of the last subset.
 
         Raises:
             NotFound: ``dataset_not_found``.
             Conflict: ``dataset_not_ready`` or ``dataset_rejected``.
         """
-        dataset = Datasets(self._session, self._tenant).get(dataset_id, lock=True)
-        if dataset.state == DatasetState.REJECTED:
-            raise Conflict(
-                "dataset_rejected",
-                f"Data set {dataset_id} was rejected: {(dataset.error or {}).get('message')}",
-                param="dataset",
-                hint="Mend the archive and upload it again.",
-            )
-        if dataset.state != DatasetState.READY:
-            raise Conflict(
-                "dataset_not_ready",
-                f"Data set {dataset_id} is {dataset.state}.",
-                param="dataset",
-                hint=f"Wait for it: GET /v1/datasets/{dataset_id}?wait=30.",
-            )
+        dataset = Datasets(self._session, self._tenant).get_ready(dataset_id)
         selection = Selection(
             id=new_id("sel"),
             tenant=self._tenant,
@@ -87,6 +74,7 @@ class Selections:
             looks=_looks(dataset, max_images) if race or budget_seconds else None,
             budget_seconds=budget_seconds,
             spent_seconds=0.0,
+            target=target,
             evaluations=len(models),
             revision=1,
             ranked=0,

@@ -1,0 +1,297 @@
+"""/v1/finetunes: really fine-tune models on a data set, and take the tuned weights home."""
+
+import hashlib
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+
+from app.api.access import Caller, Reader, Service, ServiceDep, Writer
+from app.api.datasets import IdempotencyKeyHeader
+from app.api.envelopes import After, Limit, ListOf, Name, Progress, StrictModel, Text
+from app.api.polling import IfNoneMatch, Wait, answer, is_known, not_modified, wait_for_news
+from app.api.problems import JobError, responses
+from app.api.recipes import RecipeRequest
+from app.domain.errors import Conflict, NotFound
+from app.domain.finetuning import Recipe
+from app.storage.repositories.finetunes import Finetunes
+from app.storage.repositories.idempotency import IdempotencyKeys
+from app.storage.repositories.models import Models
+from app.storage.tables import Finetune
+
+router = APIRouter(tags=["finetunes"])
+
+_MOST_MODELS = 10
+_CHUNK_BYTES = 1 << 20
+
+
+class FinetuneBudget(StrictModel):
+    """How much may be spent; of several models, those that fall behind are given up for it."""
+
+    worker_seconds: float = Field(ge=1, le=1e9, description="Seconds that a worker holds the fine-tune.")
+
+
+class FinetuneRequest(StrictModel):
+    """Which models to fine-tune on which data set."""
+
+    dataset: Text = Field(description="Id of a data set that is ready.")
+    models: Annotated[list[Text], Field(min_length=1, max_length=_MOST_MODELS)] = Field(
+        description="Ids or names of active models, the most promising first."
+    )
+    recipe: RecipeRequest | None = Field(default=None, description="What is left out is as in arXiv:2102.00084.")
+    budget: FinetuneBudget | None = Field(default=None, description="Without it, every model is trained to the end.")
+    name: Name | None = None
+
+
+class Trial(BaseModel):
+    """How training with one learning rate went."""
+
+    learning_rate: float
+    verdict: str
+    steps: int
+    validation_loss: float | None
+    validation_accuracy: float | None
+
+
+class CurvePoint(BaseModel):
+    """Loss and accuracy after some steps."""
+
+    step: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+class TunedModel(BaseModel):
+    """What became of one model."""
+
+    model: str
+    name: str
+    verdict: str = Field(
+        description="`trained`; `stuck`: its loss did not fall; `diverged`; `given_up`: others were better on "
+        "validation images; `failed`: see `error`."
+    )
+    learning_rate: float | None = Field(description="The best on the validation images.")
+    test_accuracy: float | None = Field(description="Of images that neither training nor that choice has seen.")
+    interval: tuple[float, float] | None
+    interval_level: float | None
+    steps: int
+    full_steps: int = Field(description="Of the whole recipe.")
+    step_seconds: float | None
+    seconds: float
+    trials: list[Trial]
+    curve: list[CurvePoint]
+    warnings: list[str]
+    weights: str | None = Field(description="Where the tuned weights are, with a model card and a script.")
+    error: JobError | None
+
+
+class FinetuneView(BaseModel):
+    """A fine-tune as users see it."""
+
+    id: str
+    object: str = "finetune"
+    name: str
+    dataset: str
+    selection: str | None = Field(description="The selection whose ranking it proves.")
+    status: str
+    revision: int
+    progress: Progress | None
+    recipe: dict[str, Any]
+    budget: FinetuneBudget | None
+    worker_seconds: float
+    device: str | None
+    images: dict[str, int] | None = Field(description="How many train, choose the learning rate, and test.")
+    models: list[TunedModel]
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    error: JobError | None
+    links: dict[str, str]
+
+
+def view(row: Finetune) -> FinetuneView:
+    """Return a row as users see it."""
+    path, result = f"/v1/finetunes/{row.id}", row.result or {}
+    return FinetuneView(
+        id=row.id,
+        name=row.name,
+        dataset=row.dataset_id,
+        selection=row.selection_id,
+        status=row.state,
+        revision=row.revision,
+        progress=Progress(**row.progress) if row.progress else None,
+        recipe=row.recipe,
+        budget=FinetuneBudget(worker_seconds=row.budget_seconds) if row.budget_seconds else None,
+        worker_seconds=round(row.spent_seconds, 3),
+        device=result.get("device"),
+        images=result.get("images"),
+        models=[_tuned(path, found) for found in result.get("models", [])],
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        error=JobError(**row.error) if row.error else None,
+        links={"self": path, "cancel": f"{path}/cancel", "dataset": f"/v1/datasets/{row.dataset_id}"},
+    )
+
+
+def _tuned(path: str, found: dict[str, Any]) -> TunedModel:
+    weights = f"{path}/weights?model={found['model']}" if found["object"] else None
+    return TunedModel(**{**found, "weights": weights})
+
+
+@router.post(
+    "/v1/finetunes",
+    status_code=202,
+    response_model=FinetuneView,
+    summary="Fine-tune models on a data set",
+    responses=responses(400, 401, 403, 404, 409, 413, 422),
+)
+def create_finetune(
+    request: FinetuneRequest,
+    response: Response,
+    service: ServiceDep,
+    caller: Writer,
+    idempotency_key: IdempotencyKeyHeader = None,
+) -> Any:
+    """Queue a fine-tune: the learning rate is chosen on validation images, the accuracy measured on test images."""
+    recipe = request.recipe.recipe() if request.recipe else Recipe()
+    body_text = request.model_dump_json(exclude_unset=True)
+    fingerprint = hashlib.sha256(f"finetunes\n{body_text}".encode()).hexdigest()
+    with service.database.write() as session:
+        keys = IdempotencyKeys(session, caller.tenant)
+        answered = keys.begin(idempotency_key, fingerprint) if idempotency_key else None
+        is_new = answered is None
+        if answered is None:
+            models = Models(session).choose(request.models)
+            row = Finetunes(session, caller.tenant).create(
+                request.dataset,
+                [model.id for model in models],
+                recipe.as_dict(),
+                request.name,
+                budget_seconds=request.budget.worker_seconds if request.budget else None,
+            )
+            answered = 202, view(row).model_dump(mode="json")
+            if idempotency_key:
+                keys.finish(idempotency_key, *answered)
+    if is_new:
+        service.bell.ring("finetune", answered[1]["id"])
+    response.status_code = answered[0]
+    response.headers["Location"] = f"/v1/finetunes/{answered[1]['id']}"
+    response.headers["Retry-After"] = "5"
+    return answered[1]
+
+
+@router.get("/v1/finetunes", summary="List fine-tunes, newest first", responses=responses(401, 403, 422))
+def list_finetunes(service: ServiceDep, caller: Reader, limit: Limit = 50, after: After = None) -> ListOf[FinetuneView]:
+    """List the tenant's fine-tunes."""
+    with service.database.read() as session:
+        page = Finetunes(session, caller.tenant).page(limit=limit, cursor=after)
+    return ListOf(
+        data=[view(row) for row in page.rows], has_more=page.next_cursor is not None, next_cursor=page.next_cursor
+    )
+
+
+@router.get(
+    "/v1/finetunes/{finetune_id}",
+    response_model=FinetuneView,
+    summary="Poll a fine-tune",
+    responses=responses(401, 403, 404, 422),
+)
+async def get_finetune(
+    finetune_id: str,
+    service: ServiceDep,
+    caller: Reader,
+    wait: Wait = 0,
+    if_none_match: IfNoneMatch = None,
+) -> Any:
+    """Return one fine-tune; with `wait`, hold the answer until something changes."""
+
+    def look() -> tuple[int, bool]:
+        with service.database.read() as session:
+            return Finetunes(session, caller.tenant).revision(finetune_id)
+
+    if wait:
+        known = await wait_for_news(look, if_none_match, wait)
+        if known is not None:
+            return not_modified(known)
+    row = await run_in_threadpool(_get, service, caller, finetune_id)
+    if is_known(row.revision, if_none_match):
+        return not_modified(row.revision)
+    return answer(view(row).model_dump_json(), row.revision)
+
+
+@router.post(
+    "/v1/finetunes/{finetune_id}/cancel",
+    status_code=202,
+    response_model=FinetuneView,
+    summary="Cancel a fine-tune",
+    responses=responses(401, 403, 404, 422),
+)
+def cancel_finetune(finetune_id: str, service: ServiceDep, caller: Writer) -> FinetuneView:
+    """End a fine-tune; models that were trained by then stay readable. Cancelling twice is the same as once."""
+    with service.database.write() as session:
+        return view(Finetunes(session, caller.tenant).cancel(finetune_id))
+
+
+@router.get(
+    "/v1/finetunes/{finetune_id}/weights",
+    response_class=StreamingResponse,
+    summary="Download tuned weights, their model card and a script",
+    responses=responses(
+        401, 403, 404, 409, 422, also={200: {"content": {"application/zip": {"schema": {"type": "string"}}}}}
+    ),
+)
+def get_weights(
+    finetune_id: str,
+    service: ServiceDep,
+    caller: Reader,
+    model: Annotated[str | None, Query(description="Id or name; by default the best on the test images.")] = None,
+) -> StreamingResponse:
+    """Return a zip of `weights.safetensors`, `README.md` and `finetune.py`, which needs no Foretune to run."""
+    row = _get(service, caller, finetune_id)
+    found = _with_weights(row, model)
+    try:
+        file = service.objects.open(found["object"])
+    except FileNotFoundError:
+        raise Conflict(
+            "weights_gone",
+            f"The weights of fine-tune {finetune_id} have been deleted with its data set.",
+            param="finetune",
+            hint="Upload the data set again and fine-tune once more.",
+        ) from None
+
+    def chunks() -> Any:
+        with file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
+
+    name = f"{found['name']}-{finetune_id}.zip"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(chunks(), media_type="application/zip", headers=headers)
+
+
+def _with_weights(row: Finetune, wanted: str | None) -> dict[str, Any]:
+    trained = [found for found in (row.result or {}).get("models", []) if found["object"]]
+    if wanted is not None:
+        trained = [found for found in trained if wanted in (found["model"], found["name"])]
+    if not trained:
+        raise NotFound(
+            "weights_not_found",
+            f"Fine-tune {row.id} has no weights of {wanted or 'any model'}; it is {row.state}.",
+            param="model",
+            hint=f"See GET /v1/finetunes/{row.id}: models that were trained to the end have weights.",
+        )
+    best: dict[str, Any] = max(trained, key=lambda found: found["test_accuracy"] or 0.0)
+    return best
+
+
+def _get(service: Service, caller: Caller, finetune_id: str) -> Finetune:
+    with service.database.read() as session:
+        return Finetunes(session, caller.tenant).get(finetune_id)

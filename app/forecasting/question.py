@@ -1,0 +1,110 @@
+"""A question about fine-tuning one measured network, and its answer: the same for whoever asks."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from app.domain.errors import BadRequest
+from app.domain.finetuning import Recipe
+from app.forecasting.calibration import Calibration, CalibrationPoint, load
+from app.forecasting.forecast import forecast
+from app.forecasting.measured_network import MeasuredNetwork
+from app.forecasting.result import Method
+from app.forecasting.stability import learning_rate_limit
+from app.forecasting.target import Target
+from app.forecasting.training import Training
+
+_POINTS = Path(__file__).with_name("calibration_points.json")
+_MOST_STEPS = 5000
+_SEEDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is to be forecast.
+
+    Attributes:
+        target: what counts as trained.
+        recipe: of the training; its first learning rate that is stable for the network is taken.
+        price_per_hour: of the machine, in any currency.
+        method: of the simulation.
+    """
+
+    target: Target = field(default_factory=Target)
+    recipe: Recipe = field(default_factory=Recipe)
+    price_per_hour: float | None = None
+    method: Method = "bilinear"
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Question":
+        """Read a question from JSON-like data, the inverse of ``as_dict``.
+
+        Raises:
+            BadRequest: ``invalid_target`` or ``invalid_recipe``.
+        """
+        known = dict(data)
+        target, recipe = Target(**known.pop("target", {})), Recipe.from_dict(known.pop("recipe", {}))
+        return cls(target=target, recipe=recipe, **known)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the question as JSON-ready data."""
+        return {
+            "target": asdict(self.target),
+            "recipe": self.recipe.as_dict(),
+            "price_per_hour": self.price_per_hour,
+            "method": self.method,
+        }
+
+
+def answer(measured: MeasuredNetwork, question: Question) -> dict[str, Any]:
+    """Return a forecast as JSON-ready data, with the training that it is of and what it rests on.
+
+    Raises:
+        BadRequest: ``training_too_long``.
+        EvaluationFailed: as ``forecast`` says.
+    """
+    linearisation, recipe = measured.linearisation(), question.recipe
+    training = Training.from_recipe(recipe, learning_rate=recipe.learning_rates[0], images=measured.train_images)
+    if training.steps > _MOST_STEPS:
+        raise BadRequest(
+            "training_too_long",
+            f"{recipe.epochs} epochs of {measured.train_images} images in batches of {recipe.batch_size} are "
+            f"{training.steps} steps; a forecast simulates {_MOST_STEPS} at most.",
+            param="recipe.max_steps",
+            hint="Set max_steps, ask for fewer epochs, or take larger batches.",
+        )
+    limit = learning_rate_limit(linearisation, training).certain
+    stable = [rate for rate in recipe.learning_rates if rate <= limit]
+    training = replace(training, learning_rate=(stable or [min(recipe.learning_rates)])[0])
+    step_seconds = measured.step_seconds(recipe.batch_size)
+    found = forecast(
+        linearisation,
+        training,
+        question.target,
+        _calibration(training, measured.family),
+        step_seconds=step_seconds,
+        price_per_hour=question.price_per_hour,
+        seeds=_SEEDS,
+        method=question.method,
+        num_images=max(measured.train_images, linearisation.num_images),
+    ).as_dict()
+    return found | {
+        "target": asdict(question.target),
+        "training": asdict(training) | {"epochs": recipe.epochs, "images": measured.train_images},
+        "step_seconds": step_seconds,
+        "device": measured.device,
+        "price_per_hour": question.price_per_hour,
+        "measured_images": linearisation.num_images,
+    }
+
+
+def _calibration(training: Training, family: str) -> Calibration:
+    return Calibration.fit(_points(), loss=training.loss, without_family=family)
+
+
+@cache
+def _points() -> list[CalibrationPoint]:
+    return load(json.loads(_POINTS.read_text(encoding="utf-8")))

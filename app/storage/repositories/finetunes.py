@@ -1,0 +1,119 @@
+"""Fine-tunes of one tenant."""
+
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from app.domain.errors import NotFound
+from app.domain.ids import new_id
+from app.domain.states import FINETUNE_TERMINAL, FinetuneState
+from app.storage.repositories.datasets import Datasets
+from app.storage.repositories.paging import Page, page
+from app.storage.tables import Finetune, now
+
+
+class Finetunes:
+    """What one tenant had fine-tuned."""
+
+    def __init__(self, session: Session, tenant: str) -> None:
+        """See only rows of ``tenant``."""
+        self._session = session
+        self._tenant = tenant
+
+    def create(
+        self,
+        dataset_id: str,
+        model_ids: list[str],
+        recipe: dict[str, Any],
+        name: str | None = None,
+        *,
+        budget_seconds: float | None = None,
+        selection_id: str | None = None,
+    ) -> Finetune:
+        """Add a fine-tune.
+
+        Args:
+            dataset_id: a data set that is ready.
+            model_ids: the models, the most promising first.
+            recipe: as ``app.domain.finetuning.Recipe.as_dict`` gives it.
+            name: for people; by default the data set's.
+            budget_seconds: of worker time, for all models together.
+            selection_id: of the selection that it proves.
+
+        Raises:
+            NotFound: ``dataset_not_found``.
+            Conflict: ``dataset_not_ready`` or ``dataset_rejected``.
+        """
+        dataset = Datasets(self._session, self._tenant).get_ready(dataset_id)
+        finetune = Finetune(
+            id=new_id("ft"),
+            tenant=self._tenant,
+            name=name or dataset.name,
+            dataset_id=dataset_id,
+            selection_id=selection_id,
+            model_ids=model_ids,
+            recipe=recipe,
+            budget_seconds=budget_seconds,
+            spent_seconds=0.0,
+            failures={},
+            revision=1,
+        )
+        self._session.add(finetune)
+        self._session.flush()
+        return finetune
+
+    def get(self, finetune_id: str) -> Finetune:
+        """Return one fine-tune.
+
+        Raises:
+            NotFound: ``finetune_not_found``, also when it is another tenant's.
+        """
+        query = select(Finetune).where(Finetune.id == finetune_id, Finetune.tenant == self._tenant)
+        finetune = self._session.scalar(query.execution_options(populate_existing=True))
+        if finetune is None:
+            raise _not_found(finetune_id)
+        return finetune
+
+    def revision(self, finetune_id: str) -> tuple[int, bool]:
+        """Return the revision and whether it is the last one, for cheap polling."""
+        query = select(Finetune.revision, Finetune.state)
+        row = self._session.execute(
+            query.where(Finetune.id == finetune_id, Finetune.tenant == self._tenant)
+        ).one_or_none()
+        if row is None:
+            raise _not_found(finetune_id)
+        return row.revision, row.state in FINETUNE_TERMINAL
+
+    def page(self, *, limit: int, cursor: str | None) -> Page[Finetune]:
+        """List fine-tunes, newest first."""
+        query = select(Finetune).where(Finetune.tenant == self._tenant)
+        return page(self._session, query, Finetune, limit=limit, cursor=cursor)
+
+    def cancel(self, finetune_id: str) -> Finetune:
+        """End a fine-tune; one that has ended already stays as it is, and so does what is known of each model."""
+        finetune = self.get(finetune_id)
+        self._session.execute(
+            update(Finetune)
+            .where(Finetune.id == finetune_id, Finetune.state.not_in(FINETUNE_TERMINAL))
+            .values(
+                state=FinetuneState.CANCELLED,
+                lease_token=None,
+                lease_holder=None,
+                lease_expires_at=None,
+                finished_at=now(),
+                revision=Finetune.revision + 1,
+            )
+            .execution_options(synchronize_session=False)
+        )
+        self._session.refresh(finetune)
+        return finetune
+
+
+def _not_found(finetune_id: str) -> NotFound:
+    return NotFound(
+        "finetune_not_found",
+        f"There is no fine-tune {finetune_id}.",
+        param="finetune",
+        hint="List yours with GET /v1/finetunes.",
+    )

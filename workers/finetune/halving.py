@@ -1,0 +1,122 @@
+"""Successive halving: which models are trained for how many steps, within a budget of seconds (arXiv:1502.07943).
+
+All models are trained a little; the best of them, by validation accuracy, go on, several times over. A plan is made
+before it is known who goes on, so it reckons with the slowest.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from app.domain.errors import EvaluationFailed
+
+FACTOR = 3
+"""Of so many models one goes on, with so many times the steps."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A model with what its training costs: seconds of a step, and of what each rung needs besides steps."""
+
+    name: str
+    step_seconds: float
+    rung_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rung:
+    """``models`` models, each trained until it has done ``steps`` steps altogether."""
+
+    steps: int
+    models: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rungs, and the seconds they take at most; each rung trains the best models of the one before."""
+
+    rungs: tuple[Rung, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a model did on the validation split at the end of a rung; None where its training diverged."""
+
+    accuracy: float | None
+    loss: float | None
+
+
+def plan_halving(
+    entrants: Sequence[Entrant], *, budget_seconds: float, full_steps: int, least_steps: int, factor: int = FACTOR
+) -> Plan:
+    """Return the plan that trains longest within the budget.
+
+    The first rung trains every model, each later one a ``factor``-th of them for ``factor`` times the steps, until one
+    is left or all steps are done. With seconds enough for all models to do all steps, that is the only rung.
+
+    Args:
+        entrants: at least one model.
+        budget_seconds: what the whole plan may take.
+        full_steps: of a whole training.
+        least_steps: of the first rung, below which a comparison says nothing.
+        factor: at least 2.
+
+    Raises:
+        EvaluationFailed: ``budget_too_small`` where not even a first rung of ``least_steps`` and what follows fits;
+            the message says which budget would do.
+        ValueError: an argument is out of range.
+    """
+    costs = [cost for entrant in entrants for cost in (entrant.step_seconds, entrant.rung_seconds)]
+    if not costs or not all(math.isfinite(cost) and cost >= 0 for cost in costs):
+        raise ValueError("halving needs models, and finite costs of them")
+    if factor < 2 or not least_steps >= 1 or full_steps < 1:
+        raise ValueError("factor must be at least 2, steps at least 1")
+    least = min(least_steps, full_steps)
+    minimum = _plan(entrants, least, full_steps, factor)
+    if minimum.seconds > budget_seconds:
+        raise EvaluationFailed(
+            "budget_too_small",
+            f"comparing {len(entrants)} models by training takes at least {_up(minimum.seconds)} s, "
+            f"the budget is {budget_seconds:g} s",
+            param="budget",
+            hint=f"Allow {_up(minimum.seconds)} s, or compare fewer models.",
+        )
+    # A longer first rung never costs less until rungs fall away, where it may: so every length is looked at.
+    best = minimum
+    for first in range(least + 1, full_steps + 1):
+        longer = _plan(entrants, first, full_steps, factor)
+        if longer.seconds <= budget_seconds:
+            best = longer
+    return best
+
+
+def survivors(standings: Mapping[str, Standing], models: int) -> list[str]:
+    """Return the ``models`` best: highest accuracy, then lowest loss, then name; one that diverged comes last."""
+
+    def key(name: str) -> tuple[bool, float, float, str]:
+        accuracy, loss = standings[name].accuracy, standings[name].loss
+        if accuracy is None or loss is None:
+            return True, 0.0, 0.0, name
+        return False, -accuracy, loss, name
+
+    return sorted(standings, key=key)[:models]
+
+
+def _plan(entrants: Sequence[Entrant], first: int, full_steps: int, factor: int) -> Plan:
+    """Return the rungs that follow from the length of the first, with their cost."""
+    rungs = [Rung(first, len(entrants))]
+    while rungs[-1].models > 1 and rungs[-1].steps < full_steps:
+        previous = rungs[-1]
+        rungs.append(Rung(min(full_steps, previous.steps * factor), math.ceil(previous.models / factor)))
+    seconds, done = 0.0, 0
+    for rung in rungs:
+        costs = sorted(entrant.rung_seconds + (rung.steps - done) * entrant.step_seconds for entrant in entrants)
+        seconds += sum(costs[: rung.models])
+        done = rung.steps
+    return Plan(tuple(rungs), seconds)
+
+
+def _up(seconds: float) -> str:
+    """Write seconds rounded up, so that the budget named is enough."""
+    return f"{math.ceil(seconds * 10) / 10:g}" if seconds < 1e5 else f"{math.ceil(seconds)}"

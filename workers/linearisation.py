@@ -1,0 +1,127 @@
+"""What a forecast of fine-tuning needs of a model, measured once and kept.
+
+Legend: E evaluated images, N of them whose gradients are measured, D features, Q directions, P probes.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.domain.finetuning import Recipe
+from app.domain.model_spec import ModelSpec
+from app.forecasting.head_basis import head_basis_DQ
+from app.forecasting.linearisation import linearise
+from app.forecasting.measured_network import MeasuredNetwork, StepTime
+from app.forecasting.training import Training
+from app.ingest.shard import iter_images, read_labels
+from workers.extract.gradients import GradientSketches, gradient_sketches, random_probes
+from workers.feature_cache import CacheKey
+from workers.finetune.split import split_images
+from workers.finetune.step_time import measure_step
+from workers.images import EvaluatedImages, choose_images
+from workers.lease import HeldLease
+from workers.runtime import Runtime
+from workers.zoo.network import Network, load_network
+from workers.zoo.sources import cached_weights
+
+_MOST_OUTPUTS = 2048  # N Q up to which the kernel of all directions is kept: 16 MB, a second of simulation
+_TRACE_PROBES = 8
+_BATCH_SIZES = (8, 32)
+_IMAGES_PER_CLASS = 4
+
+
+def measured_network(
+    runtime: Runtime,
+    spec: ModelSpec,
+    shard: Path,
+    features_ED: NDArray[np.float32],
+    images: EvaluatedImages,
+    key: CacheKey,
+    held: HeldLease,
+) -> tuple[str, MeasuredNetwork]:
+    """Return the object's key and what it holds; the network runs only where nothing was kept.
+
+    Args:
+        runtime: of this worker.
+        spec: of the model.
+        shard: the data set.
+        features_ED: of the evaluated images.
+        images: which these are.
+        key: of the evaluation.
+        held: told of the progress, and asked whether to stop.
+
+    Raises:
+        Interrupted: the worker is to stop.
+        EvaluationFailed: as ``gradient_sketches``, ``linearise`` and ``measure_step`` say.
+    """
+    classes = len(np.unique(images.labels_E))
+    wanted = max(runtime.settings.forecast_images, _IMAGES_PER_CLASS * classes)
+    subset = CacheKey(key.dataset_digest, key.model_digest, min(wanted, key.max_images))
+    try:
+        with runtime.objects.open(subset.linearisation) as file:
+            return subset.linearisation, MeasuredNetwork.load(file.read())
+    except FileNotFoundError:
+        pass
+    chosen = choose_images(shard, subset.max_images)
+    features_ND = features_ED[np.searchsorted(images.rows_E, chosen.rows_E)]
+    labels_N = np.unique(chosen.labels_E, return_inverse=True)[1].reshape(-1)
+    basis_DQ = _basis(features_ND, labels_N)
+    held.report("gradients", 0, len(labels_N))
+    network = load_network(spec, cached_weights(spec.source, runtime.settings.weights), runtime.device)
+    is_class = len(labels_N) * basis_DQ.shape[1] <= _MOST_OUTPUTS
+    directions = basis_DQ.shape[1]
+    directions_DP = basis_DQ if is_class else basis_DQ @ random_probes(directions, _TRACE_PROBES)
+    sketches = gradient_sketches(
+        network,
+        iter_images(shard, chosen.rows_E.tolist()),
+        directions_DP,
+        batch_size=runtime.settings.batch_size,
+        on_progress=lambda done: held.report("gradients", done, len(labels_N)),
+        should_stop=held.should_stop,
+    )
+    held.report("timing", 0, len(_BATCH_SIZES))
+    measured = MeasuredNetwork(
+        features_ND=features_ND.astype(np.float32),
+        labels_N=labels_N.astype(np.int64),
+        basis_DQ=basis_DQ.astype(np.float32),
+        kernel=(sketches.cross_kernel() if is_class else _trace(sketches)).astype(np.float32),
+        kind="class" if is_class else "trace",
+        train_images=_train_images(shard),
+        architecture=spec.architecture,
+        device=str(runtime.device),
+        step_times=_step_times(network, classes, held),
+    )
+    with runtime.objects.create(subset.linearisation) as file:
+        measured.save(file)
+    with runtime.objects.open(subset.linearisation) as file:
+        return subset.linearisation, MeasuredNetwork.load(file.read())
+
+
+def _basis(features_ND: NDArray[np.float32], labels_N: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the directions along which a linear head will pull, found with the usual recipe."""
+    recipe = Recipe()
+    training = Training.from_recipe(recipe, learning_rate=recipe.learning_rates[0], images=len(labels_N))
+    return head_basis_DQ(linearise(features_ND, labels_N), training)
+
+
+def _trace(sketches: GradientSketches) -> NDArray[np.float64]:
+    """Return the uncentred kernel, averaged over the probes."""
+    kernels = sketches.kernels()
+    towards_N, square = kernels.towards_mean_PN.mean(axis=0), float(kernels.mean_square_P.mean())
+    return np.asarray(kernels.centred_PNN.mean(axis=0) + towards_N + towards_N[:, None] + square)
+
+
+def _train_images(shard: Path) -> int:
+    """Return how many images a fine-tuning of the data set trains on."""
+    labels_N, _, splits = read_labels(shard)
+    return len(split_images(labels_N, split_names=splits).train_T)
+
+
+def _step_times(network: Network, classes: int, held: HeldLease) -> tuple[StepTime, ...]:
+    times = []
+    for done, size in enumerate(_BATCH_SIZES):
+        step = measure_step(network, classes, Recipe(batch_size=size), should_stop=held.should_stop)
+        times.append(StepTime(size, step.seconds, step.low, step.high))
+        held.report("timing", done + 1, len(_BATCH_SIZES))
+    return tuple(times)
