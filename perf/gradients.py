@@ -128,18 +128,15 @@ def backpacked(network: Network, batch_BCHW: Tensor, direction_D: Tensor) -> Non
 
 def with_nngeometry(network: Network, batch_BCHW: Tensor, direction_D: Tensor) -> None:
     """Compute the kernel by nngeometry."""
-    head = nn.Linear(len(direction_D), 1, bias=False).requires_grad_(False)
+    head = nn.Linear(len(direction_D), 1, bias=False)
     head.weight.data.copy_(direction_D[None])
     network.trunk.requires_grad_(True)
     model = nn.Sequential(network.trunk, head).eval()
-    collection = importlib.import_module("nngeometry.layercollection").LayerCollection.from_model(network.trunk)
-    jacobian = importlib.import_module("nngeometry.generator.jacobian").Jacobian(
-        model=model, layer_collection=collection, function=lambda batch, _: model(batch), n_output=1
-    )
+    layers = importlib.import_module("nngeometry.layercollection").LayerCollection.from_model(model)
+    gram_matrix = importlib.import_module("nngeometry.gram").GramMatrix
     data = torch.utils.data.TensorDataset(batch_BCHW, torch.zeros(len(batch_BCHW)))
     loader = torch.utils.data.DataLoader(data, batch_size=len(batch_BCHW))
-    importlib.import_module("nngeometry.object").PMatDense  # noqa: B018 - fails where the package is another version
-    jacobian.get_gram_matrix(loader)
+    gram_matrix(model, loader, function=lambda batch, _: model(batch), layer_collection=layers).to_torch()
 
 
 OTHERS: dict[str, Callable[[Network, Tensor, Tensor], None]] = {

@@ -112,7 +112,7 @@ def _plan(entrants: Sequence[Entrant], first: int, full_steps: int, factor: int)
     seconds, done = 0.0, 0
     for rung in rungs:
         costs = sorted(entrant.rung_seconds + (rung.steps - done) * entrant.step_seconds for entrant in entrants)
-        seconds += sum(costs[: rung.models])
+        seconds += sum(costs[len(costs) - rung.models :])
         done = rung.steps
     return Plan(tuple(rungs), seconds)
 
