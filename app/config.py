@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     forecast_images: int = Field(default=128, gt=1)
     """Fine-tuning is forecast from the gradients of a class-balanced subset of this many images, or of four of each
     class."""
+    checkpoint_seconds: float = Field(default=60, gt=0)
+    """How often a fine-tune stores where it is: what a lost worker did since then is done again."""
     weights_cache: Path | None = None
     """Where verified weights lie; by default ``home/weights``."""
     zoo_manifest: Path | None = None

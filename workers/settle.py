@@ -9,13 +9,15 @@ from app.domain.errors import EvaluationFailed
 from app.domain.racing import Look, eliminated, rank_race
 from app.domain.ranking import Ranking, wilson_interval
 from app.domain.resampling import effective_number
-from app.domain.states import EVALUATION_TERMINAL, EvaluationState
+from app.domain.states import EVALUATION_TERMINAL, FINETUNE_TERMINAL, EvaluationState
 from app.scoring import Score, find
 from app.scoring.registry import RANKED_BY, to_measure
 from app.scoring.zoo_relative import combine
 from app.storage.repositories import selections
+from app.storage.repositories.finetunes import proof_of
 from app.storage.repositories.selections import NextLook, evaluations_of, is_spent, stop_for_budget
-from app.storage.tables import Evaluation, Model, Selection
+from app.storage.tables import Evaluation, Finetune, Model, Selection
+from workers import verification
 from workers.runtime import Runtime
 from workers.standing import Standing, standings
 
@@ -31,8 +33,9 @@ def settle(runtime: Runtime, selection_id: str) -> None:
 
     Safe at any time and in any number: a ranking that knows more replaces one that knows less, and nothing else.
     """
-    selection, evaluations = _read(runtime, selection_id)
-    known = sum(one.look + (one.state in EVALUATION_TERMINAL) for one, _ in evaluations)
+    selection, evaluations, proof = _read(runtime, selection_id)
+    proven = proof is not None and proof.state in FINETUNE_TERMINAL
+    known = sum(one.look + (one.state in EVALUATION_TERMINAL) for one, _ in evaluations) + proven
     if known <= selection.ranked:
         return
     ended = all(one.state in EVALUATION_TERMINAL for one, _ in evaluations)
@@ -43,29 +46,37 @@ def settle(runtime: Runtime, selection_id: str) -> None:
         standing = [one.dropped() if one.evaluation.id in next_look.eliminated else one for one in standing]
     ranking = _rank(selection, standing)
     ranking["verdict"] = _in_context(ranking["verdict"], selection, evaluations, standing, ended=ended)
+    if proven and proof is not None and ranking["models"]:
+        first_id = min(ranking["models"], key=lambda model_id: ranking["models"][model_id]["rank"])
+        ranking["verdict"] += " " + verification.sentence(first_id, proof)
+    to_prove = ended and bool(standing) and selection.verify is not None and not proven
     with runtime.database.write() as session:
         is_news = selections.settle(
             session,
             selection_id,
             ranked=known + len(next_look.eliminated if next_look else ()),
             ranking=ranking,
-            ended=ended,
+            ended=ended and not to_prove,
             error=None if standing else _nothing_ranked(selection, evaluations),
             next_look=next_look,
         )
+        if is_news and to_prove and proof is None:
+            verification.begin(session, selection, ranking["models"])
     if is_news:
         told = {"ranked": len(standing), "of": selection.evaluations, "ended": ended}
         log.info("selection.ranked", selection=selection_id, **told)
 
 
-def _read(runtime: Runtime, selection_id: str) -> tuple[Selection, list[tuple[Evaluation, Model]]]:
+def _read(runtime: Runtime, selection_id: str) -> tuple[Selection, list[tuple[Evaluation, Model]], Finetune | None]:
+    """Return a selection, its evaluations, and the fine-tune that proves it, if one was begun."""
     with runtime.database.read() as session:
         spent = is_spent(session, selection_id)
     if spent:
         with runtime.database.write() as session:
             stop_for_budget(session, selection_id)
     with runtime.database.read() as session:
-        return session.get_one(Selection, selection_id), evaluations_of(session, selection_id)
+        selection = session.get_one(Selection, selection_id)
+        return selection, evaluations_of(session, selection_id), proof_of(session, selection_id)
 
 
 def _eliminated(selection: Selection, standing: list[Standing]) -> list[str]:

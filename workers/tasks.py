@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import structlog
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
@@ -20,7 +21,7 @@ from app.logs import configure_logs
 from app.storage import leases
 from app.storage.leases import JobKind, Lease, LeaseLost
 from app.storage.repositories.workers import announce, retire
-from app.storage.tables import Evaluation
+from app.storage.tables import Evaluation, Finetune, now
 from workers import tune
 from workers.celery_app import celery
 from workers.evaluate import evaluate
@@ -61,7 +62,11 @@ def evaluation(evaluation_id: str) -> None:
 @celery.task(name=task_name("finetune"))  # type: ignore[untyped-decorator]
 def finetune(finetune_id: str) -> None:
     """Really fine-tune some models."""
-    _do(leases.FINETUNE, finetune_id, tune.finetune)
+    if _do(leases.FINETUNE, finetune_id, tune.finetune):
+        with runtime().database.read() as session:
+            selection_id = session.get_one(Finetune, finetune_id).selection_id
+        if selection_id is not None:
+            settle(runtime(), selection_id)
 
 
 @celery.task(name=task_name("settle"))  # type: ignore[untyped-decorator]
@@ -110,7 +115,9 @@ def _put_down(parts: Runtime, lease: Lease, held: HeldLease) -> None:
 
 def _fail(parts: Runtime, lease: Lease, error: ForetuneError) -> None:
     log.warning("job.failed", code=error.code, message=error.message)
-    more = {"checks": error.checks} if isinstance(error, AdmissionRefused) else {}
+    more: dict[str, Any] = {"checks": error.checks} if isinstance(error, AdmissionRefused) else {}
+    if lease.kind is leases.FINETUNE:
+        more["finished_at"] = now()
     try:
         with parts.database.write() as session:
             leases.fail(session, lease, error, **more)

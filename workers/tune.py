@@ -1,12 +1,13 @@
-"""A fine-tune: some models really trained on one data set, their accuracy measured, the tuned weights kept."""
+"""A fine-tune: some models really trained on one data set, their accuracy measured, the tuned weights kept.
+
+Without a budget every model is trained to the end. With one, all are trained a little, and the best on the validation
+images go on (``workers.finetune.halving``). The plan is stored before the first step, and every training has a
+checkpoint, so that whoever takes the job after a lost worker goes on where it was.
+"""
 
 import time
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from app.domain.errors import EvaluationFailed
 from app.domain.finetuning import Recipe
@@ -18,32 +19,16 @@ from app.storage import leases
 from app.storage.leases import Lease, LeaseLost
 from app.storage.purge import delete_unreferenced
 from app.storage.tables import Dataset, Finetune, Model, now
-from workers.finetune.export import Export, export_zip
-from workers.finetune.pixels import PixelStore
-from workers.finetune.split import Split, split_images
-from workers.finetune.step_time import measure_step
-from workers.finetune.stored_checkpoint import StoredCheckpoint
-from workers.finetune.tuning import Images, Tuned, Watch, tune
+from workers.finetune.contestant import Contestant, Data, outcome, standing
+from workers.finetune.halving import Rung, plan_halving, survivors
+from workers.finetune.split import split_images
+from workers.finetune.tuning import Tuned
 from workers.lease import HeldLease
 from workers.near_duplicates import near_duplicate_units
 from workers.runtime import Runtime
-from workers.zoo.network import Network, load_network
-from workers.zoo.sources import cached_weights
 
-_SAVE_EVERY_SECONDS = 60.0
-_UNKNOWN: dict[str, Any] = {
-    "learning_rate": None,
-    "test_accuracy": None,
-    "interval": None,
-    "interval_level": None,
-    "steps": 0,
-    "step_seconds": None,
-    "trials": [],
-    "curve": [],
-    "warnings": [],
-    "object": None,
-    "error": None,
-}
+_LEAST_STEPS = 20
+"""Of the first rung of a budget: before, models hardly differ."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +42,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be trained on what; ``known`` is what was stored of it before."""
+    """What is to be trained on what; ``result`` is what was stored of it before, ``spent`` the seconds it took."""
 
     id: str
     dataset_name: str
     dataset_digest: str
     candidates: tuple[Candidate, ...]
     recipe: Recipe
-    known: dict[str, Any] | None
+    budget_seconds: float | None
+    result: dict[str, Any] | None
+    spent: float
 
     def checkpoint(self, candidate: Candidate) -> str:
         """Return the object from which a training goes on."""
@@ -76,18 +63,23 @@ class Task:
 
 
 def finetune(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
-    """Train every model of a fine-tune that is not trained yet, and store what became of it after each.
+    """Train the models of a fine-tune, and store what became of each.
 
     A model that cannot be trained says why, and spoils no other.
 
     Raises:
-        EvaluationFailed: the data set cannot be split, or no model could be trained.
+        EvaluationFailed: the data set cannot be split, the budget is too small, or no model could be trained.
         Interrupted: the worker is to stop; whoever takes the job goes on from the last checkpoint.
-        LeaseLost: nothing was stored.
+        LeaseLost: nothing more was stored.
     """
     task = _begin(runtime, lease)
     try:
-        _train_all(runtime, lease, held, task)
+        with runtime.objects.as_file(f"datasets/{task.dataset_digest}.parquet") as shard:
+            labels_N, class_names, splits = read_labels(shard)
+            units_N = near_duplicate_units(iter_images(shard))
+            split = split_images(labels_N, split_names=splits, units_N=units_N, seed=task.recipe.seed)
+            data = Data(task.dataset_name, shard, labels_N, class_names, split)
+            _Contest(runtime, lease, held, task, data).run()
     except (Interrupted, LeaseLost):
         with runtime.database.read() as session:
             was_cancelled = session.get_one(Finetune, task.id).state in FINETUNE_TERMINAL
@@ -99,108 +91,154 @@ def finetune(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
         raise
 
 
-def _train_all(runtime: Runtime, lease: Lease, held: HeldLease, task: Task) -> None:
-    with runtime.objects.as_file(f"datasets/{task.dataset_digest}.parquet") as shard:
-        labels_N, class_names, splits = read_labels(shard)
-        units_N = near_duplicate_units(iter_images(shard))
-        split = split_images(labels_N, split_names=splits, units_N=units_N, seed=task.recipe.seed)
-        result = task.known or {"device": str(runtime.device), "images": _counts(split), "models": []}
-        for candidate in task.candidates[len(result["models"]) :]:
-            started = time.monotonic()
-            job = _Job(runtime, held, task, candidate, shard, labels_N, class_names, split)
-            try:
-                entry = job.run()
-            except EvaluationFailed as error:
-                entry = _UNKNOWN | {"verdict": "failed", "error": error.as_dict(), "full_steps": job.full_steps}
-            entry |= {"model": candidate.id, "name": candidate.name, "seconds": round(time.monotonic() - started, 3)}
-            result = result | {"models": [*result["models"], entry]}
-            with runtime.database.write() as session:
-                leases.note(session, lease, result=result)
-    errors = [entry["error"] for entry in result["models"] if entry["error"]]
-    if len(errors) == len(result["models"]):
-        first = errors[0]
-        raise EvaluationFailed(first["code"], first["message"], param=first["param"], hint=first["hint"])
-    with runtime.database.write() as session:
-        leases.finish(session, lease, result=result, finished_at=now(), progress=None)
+class _Contest:
+    """The models of a fine-tune, rung by rung."""
 
-
-class _Job:
-    """The training of one model."""
-
-    def __init__(
-        self,
-        runtime: Runtime,
-        held: HeldLease,
-        task: Task,
-        candidate: Candidate,
-        shard: Path,
-        labels_N: np.ndarray[Any, np.dtype[np.int64]],
-        class_names: list[str],
-        split: Split,
-    ) -> None:
-        self._runtime, self._held, self._task, self._candidate = runtime, held, task, candidate
-        self._shard, self._labels_N, self._class_names, self._split = shard, labels_N, class_names, split
-        self.full_steps = task.recipe.steps(len(split.train_T))
-
-    def run(self) -> dict[str, Any]:
-        """Train, test, and keep the weights; return the entry of the result."""
-        runtime, recipe, spec = self._runtime, self._task.recipe, self._candidate.spec
-        self._report("loading", 0, 0)
-        network = load_network(spec, cached_weights(spec.source, runtime.settings.weights), runtime.device)
-        self._report("decoding", 0, len(self._labels_N))
-        rows_N = np.arange(len(self._labels_N))
-        pin = runtime.device.type == "cuda"
-        store = PixelStore(network.preprocess, partial(iter_images, self._shard), rows_N, pin=pin)
-        images = Images(store, self._labels_N, len(self._class_names), self._split)
-        step = measure_step(network, images.num_classes, recipe, should_stop=self._held.should_stop)
-        name = self._task.checkpoint(self._candidate)
-        checkpoint = StoredCheckpoint(runtime.objects, name, runtime.workspace, spec.digest)
-        watch = Watch(
-            on_progress=lambda done, total: self._report("training", done, total),
-            should_stop=self._held.should_stop,
-            checkpoint=checkpoint,
-            save_every=_SAVE_EVERY_SECONDS,
-        )
-        tuned = tune(network, images, recipe, watch=watch)
-        entry = self._entry(tuned) | {
-            "step_seconds": step.seconds,
-            "object": None if tuned.weights is None else self._keep(tuned, network),
+    def __init__(self, runtime: Runtime, lease: Lease, held: HeldLease, task: Task, data: Data) -> None:
+        self._runtime, self._lease, self._held, self._task, self._data = runtime, lease, held, task, data
+        self._noted_at = time.monotonic()
+        self._result: dict[str, Any] = task.result or {
+            "device": str(runtime.device),
+            "images": data.counts,
+            "plan": None,
+            "models": [],
         }
-        checkpoint.remove()
-        return entry
-
-    def _entry(self, tuned: Tuned) -> dict[str, Any]:
-        curves = tuned.curves
-        return _UNKNOWN | {
-            "verdict": tuned.verdict,
-            "learning_rate": tuned.learning_rate,
-            "test_accuracy": tuned.test_accuracy,
-            "interval": tuned.interval,
-            "interval_level": tuned.as_dict()["interval_level"],
-            "steps": sum(trial.steps for trial in tuned.trials),
-            "full_steps": self.full_steps,
-            "trials": [asdict(trial) for trial in tuned.trials],
-            "curve": [asdict(point) for point in curves.points] if curves else [],
-            "warnings": list(self._split.warnings),
+        self._by_id = {candidate.id: candidate for candidate in task.candidates}
+        ended = {entry["model"] for entry in self._result["models"]}
+        self._open = {
+            candidate.id: self._contestant(candidate) for candidate in task.candidates if candidate.id not in ended
         }
 
-    def _keep(self, tuned: Tuned, network: Network) -> str:
-        """Store the weights with their card and script; return the object's name."""
-        export = Export(
-            spec=self._candidate.spec,
-            dataset_name=self._task.dataset_name,
-            class_names=self._class_names,
-            images=_counts(self._split),
-            recipe=self._task.recipe,
-            tuned=tuned,
-        )
-        name = self._task.weights(self._candidate)
-        with self._runtime.objects.create(name) as file:
-            file.write(export_zip(export, base=network))
-        return name
+    def run(self) -> None:
+        """Train until every model has ended, and end the job."""
+        rungs, recipe = self._plan()
+        for number, rung in enumerate(rungs):
+            is_last = number == len(rungs) - 1
+            found: dict[str, Tuned] = {}
+            for model_id in list(self._open):
+                started = time.monotonic()
+                try:
+                    tuned = self._open[model_id].train(recipe, trial_steps=rungs[0].steps, until=rung.steps)
+                except EvaluationFailed as error:
+                    self._end(model_id, _failed(error))
+                    continue
+                found[model_id] = tuned
+                self._add_seconds(model_id, time.monotonic() - started)
+                if is_last or tuned.verdict == "diverged":
+                    self._finish(model_id, tuned, recipe)
+                    del found[model_id]
+                else:
+                    self._note()
+            if not is_last:
+                going_on = survivors({name: standing(tuned) for name, tuned in found.items()}, rungs[number + 1].models)
+                for model_id in set(found) - set(going_on):
+                    self._end(model_id, outcome(found[model_id]) | {"verdict": "given_up"})
+        entries = self._result["models"]
+        if all(entry["error"] for entry in entries):
+            first = entries[0]["error"]
+            raise EvaluationFailed(first["code"], first["message"], param=first["param"], hint=first["hint"])
+        self._result["models"] = sorted(entries, key=_order)
+        with self._runtime.database.write() as session:
+            leases.finish(session, self._lease, result=self._result, finished_at=now(), progress=None)
 
-    def _report(self, stage: str, done: int, total: int) -> None:
-        self._held.report(f"{self._candidate.name}: {stage}", done, total)
+    def _plan(self) -> tuple[list[Rung], Recipe]:
+        """Return the rungs, and the recipe with the number of steps of the last; decided once and stored."""
+        task, plan = self._task, self._result["plan"]
+        steps = task.recipe.steps(len(self._data.split.train_T))
+        if plan is None:
+            entrants = []
+            for model_id in list(self._open):
+                try:
+                    entrants.append(self._open[model_id].entrant(model_id, task.recipe))
+                except EvaluationFailed as error:
+                    self._end(model_id, _failed(error))
+            if task.budget_seconds is None or not entrants:
+                rungs = [Rung(steps, len(entrants))]
+            else:
+                left = task.budget_seconds - task.spent - (time.monotonic() - self._noted_at)
+                found = plan_halving(entrants, budget_seconds=left, full_steps=steps, least_steps=_LEAST_STEPS)
+                rungs = list(found.rungs)
+            seconds = {entrant.name: self._open[entrant.name].step_time for entrant in entrants}
+            self._result["plan"] = plan = {
+                "rungs": [asdict(rung) for rung in rungs],
+                "step_seconds": {name: time.seconds for name, time in seconds.items() if time is not None},
+                "seconds": {},
+            }
+            self._note()
+        rungs = [Rung(**rung) for rung in plan["rungs"]]
+        return rungs, replace(task.recipe, max_steps=min(steps, rungs[-1].steps))
+
+    def _finish(self, model_id: str, tuned: Tuned, recipe: Recipe) -> None:
+        """Keep what a model has learned, and end it."""
+        entry = outcome(tuned) | {"object": None}
+        if tuned.weights is not None:
+            name = self._task.weights(self._by_id[model_id])
+            self._held.report(f"{self._by_id[model_id].name}: storing", 0, 0)
+            self._open[model_id].keep(tuned, recipe, name)
+            entry["object"] = name
+        self._end(model_id, entry)
+
+    def _end(self, model_id: str, entry: dict[str, Any]) -> None:
+        plan = self._result["plan"] or {"step_seconds": {}, "seconds": {}}
+        self._result["models"] = [
+            *self._result["models"],
+            _EMPTY
+            | entry
+            | {
+                "model": model_id,
+                "name": self._by_id[model_id].name,
+                "full_steps": self._task.recipe.steps(len(self._data.split.train_T)),
+                "step_seconds": plan["step_seconds"].get(model_id),
+                "seconds": plan["seconds"].get(model_id, 0.0),
+                "warnings": list(self._data.split.warnings),
+            },
+        ]
+        self._note()
+        self._open.pop(model_id).drop()
+
+    def _add_seconds(self, model_id: str, seconds: float) -> None:
+        known = self._result["plan"]["seconds"]
+        known[model_id] = round(known.get(model_id, 0.0) + seconds, 3)
+
+    def _note(self) -> None:
+        """Store what is known by now, and charge the time since the last time."""
+        noted_at = time.monotonic()
+        with self._runtime.database.write() as session:
+            spent = Finetune.spent_seconds + (noted_at - self._noted_at)
+            leases.note(session, self._lease, result=self._result, spent_seconds=spent)
+        self._noted_at = noted_at
+
+    def _contestant(self, candidate: Candidate) -> Contestant:
+        return Contestant(
+            self._runtime,
+            self._data,
+            candidate.spec,
+            self._task.checkpoint(candidate),
+            lambda stage, done, total: self._held.report(f"{candidate.name}: {stage}", done, total),
+            self._held.should_stop,
+        )
+
+
+_EMPTY: dict[str, Any] = {
+    "learning_rate": None,
+    "test_accuracy": None,
+    "interval": None,
+    "interval_level": None,
+    "steps": 0,
+    "trials": [],
+    "curve": [],
+    "object": None,
+    "error": None,
+}
+
+
+def _failed(error: EvaluationFailed) -> dict[str, Any]:
+    return {"verdict": "failed", "error": error.as_dict()}
+
+
+def _order(entry: dict[str, Any]) -> tuple[bool, float, int]:
+    """Order models: tested ones by their accuracy, then those that came farthest."""
+    return entry["test_accuracy"] is None, -(entry["test_accuracy"] or 0.0), -entry["steps"]
 
 
 def _begin(runtime: Runtime, lease: Lease) -> Task:
@@ -215,8 +253,13 @@ def _begin(runtime: Runtime, lease: Lease) -> Task:
             assert model.facts is not None  # only active models come into a fine-tune
             candidates.append(Candidate(model.id, model.name, ModelSpec.from_dict(model.facts["resolved"])))
     assert dataset.digest is not None  # only ready data sets do
-    return Task(row.id, dataset.name, dataset.digest, tuple(candidates), Recipe.from_dict(row.recipe), row.result)
-
-
-def _counts(split: Split) -> dict[str, int]:
-    return {"train": len(split.train_T), "validation": len(split.validation_V), "test": len(split.test_S)}
+    return Task(
+        id=row.id,
+        dataset_name=dataset.name,
+        dataset_digest=dataset.digest,
+        candidates=tuple(candidates),
+        recipe=Recipe.from_dict(row.recipe),
+        budget_seconds=row.budget_seconds,
+        result=row.result,
+        spent=row.spent_seconds,
+    )

@@ -14,8 +14,9 @@ from app.api.polling import IfNoneMatch, etag, not_modified
 from app.api.problems import JobError, responses
 from app.domain.states import SELECTION_TERMINAL
 from app.scoring.registry import RANKED_BY
+from app.storage.repositories.finetunes import proof_of
 from app.storage.repositories.selections import Selections, evaluations_of
-from app.storage.tables import Evaluation, Model, Selection
+from app.storage.tables import Evaluation, Finetune, Model, Selection
 
 router = APIRouter(tags=["selections"])
 
@@ -48,6 +49,20 @@ class Estimate(BaseModel):
     origin: str
 
 
+class Verified(BaseModel):
+    """What really fine-tuning a model gave."""
+
+    finetune: str
+    verdict: str
+    test_accuracy: float | None = Field(description="Measured, of images that training has not seen.")
+    interval: tuple[float, float] | None
+    interval_level: float | None
+    learning_rate: float | None
+    steps: int
+    seconds: float
+    error: JobError | None
+
+
 class RankedModel(BaseModel):
     """One row of the ranking; `rank` is null until the model is evaluated."""
 
@@ -68,6 +83,7 @@ class RankedModel(BaseModel):
     scores: dict[str, ScoreView]
     forecast: ForecastTime | None = Field(description="Of fine-tuning, where the selection has a target.")
     forecast_error: JobError | None = Field(description="Why there is no forecast.")
+    verified: Verified | None = Field(description="Measured by really fine-tuning the model, where `verify` asked to.")
     seconds: dict[str, float] | None
     cached: bool | None
     status: str
@@ -115,7 +131,8 @@ def get_results(
         tag = etag(selection.revision)
         if if_none_match is not None and tag in if_none_match:
             return not_modified(selection.revision)
-        rows = [_row(selection, evaluation, model) for evaluation, model in evaluations_of(session, selection_id)]
+        proof = proof_of(session, selection_id) if selection.verify else None
+        rows = [_row(selection, proof, *found) for found in evaluations_of(session, selection_id)]
     rows.sort(key=lambda row: (row.rank is None, row.rank or 0, row.name))
     if sort == "seconds":
         rows.sort(key=_seconds)
@@ -137,7 +154,7 @@ def get_results(
     )
 
 
-def _row(selection: Selection, evaluation: Evaluation, model: Model) -> RankedModel:
+def _row(selection: Selection, proof: Finetune | None, evaluation: Evaluation, model: Model) -> RankedModel:
     place = (selection.ranking or {}).get("models", {}).get(model.id, {})
     result = evaluation.result or {}
     found = result.get("scores", {})
@@ -164,11 +181,21 @@ def _row(selection: Selection, evaluation: Evaluation, model: Model) -> RankedMo
         scores={name: ScoreView(**score) for name, score in shown.items()},
         forecast=forecast,
         forecast_error=forecast_error,
+        verified=_verified(proof, model),
         seconds=result.get("seconds"),
         cached=result.get("cached"),
         status=evaluation.state,
         error=JobError(**evaluation.error) if evaluation.error else None,
     )
+
+
+def _verified(proof: Finetune | None, model: Model) -> Verified | None:
+    if proof is None:
+        return None
+    for entry in (proof.result or {}).get("models", []):
+        if entry["model"] == model.id:
+            return Verified(**{name: entry[name] for name in Verified.model_fields if name in entry}, finetune=proof.id)
+    return None
 
 
 def _seconds(row: RankedModel) -> float:

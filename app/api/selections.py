@@ -15,8 +15,9 @@ from app.api.datasets import IdempotencyKeyHeader
 from app.api.envelopes import After, Limit, ListOf, Name, StrictModel, Text
 from app.api.polling import IfNoneMatch, Wait, answer, is_known, not_modified, wait_for_news
 from app.api.problems import JobError, responses
-from app.api.recipes import TargetRequest
+from app.api.recipes import RecipeRequest, TargetRequest
 from app.domain.errors import Conflict
+from app.domain.finetuning import Recipe
 from app.domain.states import EVALUATION_TERMINAL, EvaluationState
 from app.scoring.registry import DEFAULT_SCORES, find
 from app.storage.repositories.idempotency import IdempotencyKeys
@@ -45,6 +46,25 @@ class Budget(StrictModel):
     worker_seconds: float = Field(ge=1, le=1e9, description="Seconds that workers hold models of this selection.")
 
 
+class Verify(StrictModel):
+    """A real fine-tune of the first models, once all are ranked."""
+
+    k: int = Field(default=3, ge=1, le=10, description="How many of the first.")
+    budget_seconds: float | None = Field(
+        default=None, ge=1, le=1e9, description="Worker time; models that fall behind are given up for it."
+    )
+    recipe: RecipeRequest | None = Field(default=None, description="What is left out is as in arXiv:2102.00084.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is stored.
+
+        Raises:
+            BadRequest: ``invalid_recipe``.
+        """
+        recipe = self.recipe.recipe() if self.recipe else Recipe()
+        return {"k": self.k, "budget_seconds": self.budget_seconds, "recipe": recipe.as_dict()}
+
+
 class SelectionRequest(StrictModel):
     """Which data set to rank the zoo on."""
 
@@ -63,6 +83,9 @@ class SelectionRequest(StrictModel):
     target: TargetRequest | None = Field(
         default=None,
         description="Forecast fine-tuning for every model: its time to this target. `{}` takes the defaults.",
+    )
+    verify: Verify | None = Field(
+        default=None, description="Fine-tune the first models for real, and say whether that bears the ranking out."
     )
     name: Name | None = None
 
@@ -120,6 +143,7 @@ class SelectionView(BaseModel):
     race: RaceView | None
     budget: Budget | None
     target: dict[str, Any] | None = Field(description="The fine-tuning that is forecast.")
+    verify: dict[str, Any] | None = Field(description="The fine-tuning of the first models that is really done.")
     worker_seconds: float = Field(description="Spent so far.")
     verdict: str | None
     stability: dict[str, Any] | None
@@ -146,6 +170,7 @@ def view(row: Selection, evaluations: list[EvaluationProgress]) -> SelectionView
         race=RaceView(**row.race, looks=row.looks or []) if row.race else None,
         budget=Budget(worker_seconds=row.budget_seconds) if row.budget_seconds else None,
         target=row.target,
+        verify=row.verify,
         worker_seconds=round(row.spent_seconds, 3),
         verdict=ranking.get("verdict"),
         stability=ranking.get("stability"),
@@ -217,6 +242,7 @@ def _create(session: Session, caller: Caller, request: SelectionRequest, max_ima
         race=request.race.model_dump() if request.race else None,
         budget_seconds=request.budget.worker_seconds if request.budget else None,
         target=request.target.question() if request.target else None,
+        verify=request.verify.as_dict() if request.verify else None,
         max_images=max_images,
     )
 

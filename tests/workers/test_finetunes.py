@@ -13,7 +13,8 @@ import pytest
 
 from app.storage.objects import Objects
 from tests.fixtures.processes import RunningService, running_service
-from tests.fixtures.story import upload, wait_for, wait_for_zoo
+from tests.fixtures.story import finished as ranked
+from tests.fixtures.story import select, upload, wait_for, wait_for_zoo
 from tests.fixtures.tiny_zoo import tiny_zoo
 
 RECIPE = {"epochs": 3, "learning_rates": [0.02, 0.002], "batch_size": 32}
@@ -69,7 +70,9 @@ def test_models_are_trained_and_measured_on_images_they_never_saw(finished: dict
     assert finished["status"] == "done", finished["error"]
     assert finished["images"] == {"train": 260, "validation": 60, "test": 80}
     assert finished["recipe"]["weight_decay"] == 1e-4
-    assert [model["name"] for model in finished["models"]] == ["test_resnet", "test_efficientnet"]
+    assert sorted(model["name"] for model in finished["models"]) == ["test_efficientnet", "test_resnet"]
+    accuracies = [model["test_accuracy"] for model in finished["models"]]
+    assert accuracies == sorted(accuracies, reverse=True)
     for model in finished["models"]:
         assert model["verdict"] in ("trained", "stuck")
         assert model["error"] is None
@@ -84,8 +87,9 @@ def test_models_are_trained_and_measured_on_images_they_never_saw(finished: dict
         assert model["curve"][0]["step"] == 0
         assert model["curve"][0]["train_loss"] == pytest.approx(2.302585, abs=1e-5), "a head of zeros"
         assert model["curve"][-1]["step"] == 27
+        has_learned = model["curve"][-1]["train_loss"] < model["curve"][0]["train_loss"]
+        assert model["verdict"] == ("trained" if has_learned else "stuck")
         assert model["step_seconds"] > 0
-    assert all(model["curve"][-1]["train_loss"] < model["curve"][0]["train_loss"] for model in finished["models"])
 
 
 def test_tuned_weights_come_with_a_card_and_a_script_that_runs(
@@ -97,7 +101,7 @@ def test_tuned_weights_come_with_a_card_and_a_script_that_runs(
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         archive.extractall(tmp_path)
     card = (tmp_path / "README.md").read_text()
-    assert "test_resnet" in card
+    assert finished["models"][0]["name"] in card
     assert "apache-2.0" in card.lower()
     shown = subprocess.run([sys.executable, "finetune.py", "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
@@ -111,6 +115,60 @@ def test_tuned_weights_come_with_a_card_and_a_script_that_runs(
 def test_nothing_but_the_weights_is_left(service: RunningService, finished: dict[str, Any]) -> None:
     kept = [key for key in stored(service) if key.startswith("finetunes/")]
     assert sorted(key.rpartition("/")[2] for key in kept) == sorted(f"{one['model']}.zip" for one in finished["models"])
+
+
+def test_a_budget_gives_up_models_that_fall_behind(
+    client: httpx.Client, dataset: str, finished: dict[str, Any]
+) -> None:
+    epochs = 40
+    every_step = sum(model["step_seconds"] for model in finished["models"]) * epochs * 9 * 2
+    models = ["test_resnet", "test_efficientnet"]
+    recipe = RECIPE | {"epochs": epochs}
+    found = ended(client, start(client, dataset, models, recipe=recipe, budget={"worker_seconds": 0.3 * every_step}))
+    assert found["status"] == "done", found["error"]
+    tested, given_up = found["models"]
+    assert (tested["test_accuracy"] is not None, given_up["test_accuracy"]) == (True, None)
+    assert given_up["verdict"] == "given_up"
+    assert given_up["weights"] is None
+    assert given_up["steps"] < tested["steps"] <= tested["full_steps"] == epochs * 9
+    stood = [
+        next(point["validation_accuracy"] for point in model["curve"] if point["step"] == given_up["steps"])
+        for model in (tested, given_up)
+    ]
+    assert stood[0] >= stood[1]
+    assert found["worker_seconds"] < 0.3 * every_step * 1.5
+
+    refused = ended(client, start(client, dataset, models, budget={"worker_seconds": 1}))
+    assert (refused["status"], refused["error"]["code"]) == ("failed", "budget_too_small")
+    assert "Allow" in refused["error"]["hint"]
+
+
+def test_a_ranking_is_proven_by_fine_tuning_its_first_models(client: httpx.Client, dataset: str) -> None:
+    selection = select(client, dataset, scores=["knn"], verify={"k": 2, "recipe": RECIPE | {"epochs": 1}})
+    results = ranked(client, selection)
+    view = client.get(f"/v1/selections/{selection}").json()
+    assert view["verify"]["k"] == 2
+    assert [row["verified"] is not None for row in results["data"]] == [True, True, False]
+    for row in results["data"][:2]:
+        low, high = row["verified"]["interval"]
+        assert low <= row["verified"]["test_accuracy"] <= high
+    proof = client.get(f"/v1/finetunes/{results['data'][0]['verified']['finetune']}").json()
+    assert (proof["selection"], proof["status"]) == (selection, "done")
+    assert "Fine-tuning" in results["verdict"]
+    assert results["verdict"].endswith(".")
+
+
+def test_a_cancelled_selection_cancels_its_proof(client: httpx.Client, dataset: str) -> None:
+    selection = select(client, dataset, scores=["knn"], verify={"k": 1, "recipe": {"epochs": 900}})
+
+    def proof() -> dict[str, Any] | None:
+        found = [one for one in client.get("/v1/finetunes").json()["data"] if one["selection"] == selection]
+        return found[0] if found and found[0]["status"] == "running" else None
+
+    running = wait_for(proof, 120)
+    assert client.get(f"/v1/selections/{selection}").json()["status"] == "running"
+    client.post(f"/v1/selections/{selection}/cancel").raise_for_status()
+    assert client.get(f"/v1/finetunes/{running['id']}").json()["status"] == "cancelled"
 
 
 def test_a_cancelled_fine_tune_stops_and_leaves_nothing(

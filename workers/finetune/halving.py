@@ -16,11 +16,15 @@ FACTOR = 3
 
 @dataclass(frozen=True)
 class Entrant:
-    """A model with what its training costs: seconds of a step, and of what each rung needs besides steps."""
+    """A model with what its training costs: seconds of a step, and of what each rung needs besides steps.
+
+    In the first rung it is trained ``trials`` times, once with each learning rate; the best goes on.
+    """
 
     name: str
     step_seconds: float
     rung_seconds: float = 0.0
+    trials: int = 1
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ def plan_halving(
         ValueError: an argument is out of range.
     """
     costs = [cost for entrant in entrants for cost in (entrant.step_seconds, entrant.rung_seconds)]
+    if any(entrant.trials < 1 for entrant in entrants):
+        raise ValueError("every model is tried with at least one learning rate")
     if not costs or not all(math.isfinite(cost) and cost >= 0 for cost in costs):
         raise ValueError("halving needs models, and finite costs of them")
     if factor < 2 or not least_steps >= 1 or full_steps < 1:
@@ -111,7 +117,10 @@ def _plan(entrants: Sequence[Entrant], first: int, full_steps: int, factor: int)
         rungs.append(Rung(min(full_steps, previous.steps * factor), math.ceil(previous.models / factor)))
     seconds, done = 0.0, 0
     for rung in rungs:
-        costs = sorted(entrant.rung_seconds + (rung.steps - done) * entrant.step_seconds for entrant in entrants)
+        costs = sorted(
+            entrant.rung_seconds + (rung.steps - done) * entrant.step_seconds * (1 if done else entrant.trials)
+            for entrant in entrants
+        )
         seconds += sum(costs[len(costs) - rung.models :])
         done = rung.steps
     return Plan(tuple(rungs), seconds)

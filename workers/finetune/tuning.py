@@ -45,7 +45,7 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """The outcome for one seed.
+    """The outcome for one seed; of a training that was paused, without weights and test.
 
     ``learning_rate``, ``curves`` and ``weights`` (of a ``TunedNetwork``) are those of the chosen rate. The three and
     the accuracy are None where every rate diverged. ``correct_S`` tells which test images are right.
@@ -117,7 +117,13 @@ class Watch:
 
 
 def tune(
-    network: Network, images: Images, recipe: Recipe, *, trial_share: float = 1.0, watch: Watch | None = None
+    network: Network,
+    images: Images,
+    recipe: Recipe,
+    *,
+    trial_share: float = 1.0,
+    until: int | None = None,
+    watch: Watch | None = None,
 ) -> Tuned:
     """Train with every candidate rate and test the one that is best on the validation split.
 
@@ -130,6 +136,8 @@ def tune(
         images: what to train, choose and test on.
         recipe: how.
         trial_share: share of the steps each rate is tried for; only the best then goes on to the last step.
+        until: pause when the best rate has done so many steps, without a test; a call with a larger number goes on from
+            the checkpoint.
         watch: what the caller hears and says.
 
     Raises:
@@ -138,7 +146,7 @@ def tune(
     """
     if not 0 < trial_share <= 1:
         raise ValueError(f"trial_share must be above 0 and at most 1, got {trial_share}")
-    return _Tuning(network, images, recipe, trial_share, watch or Watch()).run()
+    return _Tuning(network, images, recipe, trial_share, watch or Watch()).run(until)
 
 
 def tune_seeds(
@@ -186,13 +194,14 @@ class _Tuning:
         self.best: TrainingState | None = None
         self.under_way: TrainingState | None = None
 
-    def run(self) -> Tuned:
+    def run(self, until: int | None) -> Tuned:
+        until = self.steps if until is None else min(until, self.steps)
         self._load()
         rates = self.recipe.learning_rates
         for number in range(len(self.trials), len(rates)):
             training = self._start(rates[number], self.under_way)
             self.under_way = None
-            self._train(training, self.trial_steps, number * self.trial_steps)
+            self._train(training, min(self.trial_steps, until), number * self.trial_steps)
             trial = _trial(training)
             if trial.verdict != "diverged" and all(_key(trial) < _key(other) for other in self.trials):
                 self.best = training.state()
@@ -200,8 +209,16 @@ class _Tuning:
         if self.best is None:
             return Tuned("diverged", self.recipe.seed, tuple(self.trials), None, None, None, None, None)
         training = self._start(self.best.progress["learning_rate"], self.under_way or self.best)
-        self._train(training, self.steps, (len(rates) - 1) * self.trial_steps)
-        return self._tested(training)
+        self._train(training, until, (len(rates) - 1) * self.trial_steps)
+        return self._tested(training) if until == self.steps else self._paused(training)
+
+    def _paused(self, training: Training) -> Tuned:
+        if self.watch.checkpoint is not None:
+            self._save(self.watch.checkpoint, training.state())
+        trials = tuple(self.trials)
+        return Tuned(
+            _verdict(training), self.recipe.seed, trials, training.learning_rate, training.curves, None, None, None
+        )
 
     def _tested(self, training: Training) -> Tuned:
         trials, seed = tuple(self.trials), self.recipe.seed

@@ -93,21 +93,35 @@ class Finetunes:
     def cancel(self, finetune_id: str) -> Finetune:
         """End a fine-tune; one that has ended already stays as it is, and so does what is known of each model."""
         finetune = self.get(finetune_id)
-        self._session.execute(
-            update(Finetune)
-            .where(Finetune.id == finetune_id, Finetune.state.not_in(FINETUNE_TERMINAL))
-            .values(
-                state=FinetuneState.CANCELLED,
-                lease_token=None,
-                lease_holder=None,
-                lease_expires_at=None,
-                finished_at=now(),
-                revision=Finetune.revision + 1,
-            )
-            .execution_options(synchronize_session=False)
-        )
+        _cancel(self._session, [Finetune.id == finetune_id])
         self._session.refresh(finetune)
         return finetune
+
+
+def proof_of(session: Session, selection_id: str) -> Finetune | None:
+    """Return the fine-tune of a selection's first models, if one was begun."""
+    return session.scalar(select(Finetune).where(Finetune.selection_id == selection_id))
+
+
+def cancel_proof(session: Session, selection_id: str) -> None:
+    """End the fine-tune of a selection that is cancelled."""
+    _cancel(session, [Finetune.selection_id == selection_id])
+
+
+def _cancel(session: Session, which: list[Any]) -> None:
+    session.execute(
+        update(Finetune)
+        .where(*which, Finetune.state.not_in(FINETUNE_TERMINAL))
+        .values(
+            state=FinetuneState.CANCELLED,
+            lease_token=None,
+            lease_holder=None,
+            lease_expires_at=None,
+            finished_at=now(),
+            revision=Finetune.revision + 1,
+        )
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _not_found(finetune_id: str) -> NotFound:

@@ -11,14 +11,16 @@ from app.domain.errors import NotFound
 from app.domain.ids import new_id
 from app.domain.states import (
     EVALUATION_TERMINAL,
+    FINETUNE_TERMINAL,
     SELECTION_TERMINAL,
     EvaluationState,
     SelectionState,
 )
 from app.domain.subsets import evaluated_split, looks
 from app.storage.repositories.datasets import Datasets
+from app.storage.repositories.finetunes import cancel_proof
 from app.storage.repositories.paging import Page, page
-from app.storage.tables import Dataset, Evaluation, Model, Selection, now
+from app.storage.tables import Dataset, Evaluation, Finetune, Model, Selection, now
 
 # Built once: it is the statement of every poll, and building it takes longer than running it.
 _REVISION = select(Selection.revision, Selection.state).where(
@@ -44,6 +46,7 @@ class Selections:
         race: dict[str, Any] | None = None,
         budget_seconds: float | None = None,
         target: dict[str, Any] | None = None,
+        verify: dict[str, Any] | None = None,
         max_images: int = 0,
     ) -> Selection:
         """Add a selection with one evaluation for each model.
@@ -57,6 +60,7 @@ class Selections:
             budget_seconds: of worker time. With a race or a budget models are seen on growing subsets, one after the
                 other, so that there is always a ranking of all of them.
             target: the fine-tuning to be forecast, as ``app.forecasting.question.Question.as_dict`` gives it.
+            verify: ``k``, ``budget_seconds`` and ``recipe`` of the fine-tune that proves the ranking.
             max_images: of the last subset.
 
         Raises:
@@ -75,6 +79,7 @@ class Selections:
             budget_seconds=budget_seconds,
             spent_seconds=0.0,
             target=target,
+            verify=verify,
             evaluations=len(models),
             revision=1,
             ranked=0,
@@ -129,6 +134,7 @@ class Selections:
             )
             .execution_options(synchronize_session=False)
         )
+        cancel_proof(self._session, selection_id)
         self._session.execute(
             update(Selection)
             .where(Selection.id == selection_id, Selection.state.not_in(SELECTION_TERMINAL))
@@ -296,11 +302,13 @@ def unsettled(session: Session) -> list[str]:
         .where(Evaluation.selection_id == Selection.id)
         .scalar_subquery()
     )
-    return list(
-        session.scalars(
-            select(Selection.id).where(Selection.state.not_in(SELECTION_TERMINAL), Selection.ranked < known)
-        )
+    proven = (
+        select(func.count())
+        .where(Finetune.selection_id == Selection.id, Finetune.state.in_(FINETUNE_TERMINAL))
+        .scalar_subquery()
     )
+    is_open = Selection.state.not_in(SELECTION_TERMINAL)
+    return list(session.scalars(select(Selection.id).where(is_open, Selection.ranked < known + proven)))
 
 
 def _looks(dataset: Dataset, max_images: int) -> list[int]:
