@@ -1,0 +1,154 @@
+"""What the repository of fine-tunes promises, on both databases."""
+
+import pytest
+
+from app.domain.errors import Conflict, EvaluationFailed, NotFound
+from app.domain.finetuning import Recipe
+from app.domain.states import FinetuneState, SelectionState
+from app.storage import leases
+from app.storage.database import Database
+from app.storage.leases import FINETUNE, Lease, LeaseLost
+from app.storage.repositories.datasets import Datasets
+from app.storage.repositories.finetunes import Finetunes, proof_of
+from app.storage.repositories.selections import settle
+from app.storage.tables import Finetune
+from tests.contract.selection_steps import cancel, end, read, waiting
+from tests.fixtures.rows import TENANT, add_ready_dataset, add_selection
+
+RECIPE = Recipe().as_dict()
+
+
+def create(database: Database, dataset_id: str, *, tenant: str = TENANT, selection_id: str | None = None) -> str:
+    with database.write() as session:
+        return Finetunes(session, tenant).create(dataset_id, ["mdl_a"], RECIPE, selection_id=selection_id).id
+
+
+def get(database: Database, finetune_id: str, tenant: str = TENANT) -> Finetune:
+    with database.read() as session:
+        return Finetunes(session, tenant).get(finetune_id)
+
+
+def claim(database: Database, finetune_id: str) -> Lease:
+    with database.write() as session:
+        lease = leases.claim(session, FINETUNE, finetune_id, holder="host/0", seconds=60)
+    assert lease is not None
+    return lease
+
+
+class TestFinetunes:
+    def test_it_starts_queued_and_is_called_like_its_data_set(self, database: Database) -> None:
+        row = get(database, create(database, add_ready_dataset(database)))
+        assert (row.state, row.name, row.model_ids, row.recipe) == (FinetuneState.QUEUED, "shoes", ["mdl_a"], RECIPE)
+        assert (row.revision, row.spent_seconds, row.budget_seconds, row.result) == (1, 0.0, None, None)
+
+    def test_nothing_of_another_tenant_can_be_seen_or_touched(self, database: Database) -> None:
+        finetune_id = create(database, add_ready_dataset(database))
+        with database.write() as session:
+            stranger = Finetunes(session, "stranger")
+            for touch in (stranger.get, stranger.revision, stranger.cancel):
+                with pytest.raises(NotFound) as refused:
+                    touch(finetune_id)
+                assert refused.value.code == "finetune_not_found"
+            assert stranger.page(limit=10, cursor=None).rows == []
+        assert get(database, finetune_id).state == FinetuneState.QUEUED
+
+    def test_a_data_set_in_use_is_not_deleted(self, database: Database) -> None:
+        dataset_id = add_ready_dataset(database)
+        finetune_id = create(database, dataset_id)
+        with database.write() as session, pytest.raises(Conflict) as refused:
+            Datasets(session, TENANT).delete(dataset_id)
+        assert refused.value.code == "dataset_in_use"
+        assert finetune_id in refused.value.message
+        with database.write() as session:
+            Finetunes(session, TENANT).cancel(finetune_id)
+        with database.write() as session:
+            Datasets(session, TENANT).delete(dataset_id)
+        with pytest.raises(NotFound):
+            create(database, dataset_id)
+
+    def test_what_is_noted_on_the_way_stays_when_the_worker_is_lost(self, database: Database) -> None:
+        finetune_id = create(database, add_ready_dataset(database))
+        lease = claim(database, finetune_id)
+        with database.write() as session:
+            leases.note(session, lease, result={"models": [1]}, spent_seconds=Finetune.spent_seconds + 2.5)
+        with database.write() as session:
+            leases.note(session, lease, spent_seconds=Finetune.spent_seconds + 1.5)
+        with database.write() as session:
+            assert leases.free_of_holder(session, FINETUNE, "host/0") == [finetune_id]
+        row = get(database, finetune_id)
+        assert (row.state, row.result, row.spent_seconds) == (FinetuneState.QUEUED, {"models": [1]}, 4.0)
+        with database.write() as session, pytest.raises(LeaseLost):
+            leases.note(session, lease, result={"models": [2]})
+        assert get(database, finetune_id).result == {"models": [1]}
+
+    def test_a_cancelled_one_cannot_be_finished(self, database: Database) -> None:
+        finetune_id = create(database, add_ready_dataset(database))
+        lease = claim(database, finetune_id)
+        with database.write() as session:
+            assert Finetunes(session, TENANT).cancel(finetune_id).state == FinetuneState.CANCELLED
+        with database.write() as session, pytest.raises(LeaseLost):
+            leases.finish(session, lease, result={})
+        with database.write() as session:
+            revision = Finetunes(session, TENANT).cancel(finetune_id).revision
+        assert get(database, finetune_id).revision == revision
+        with database.read() as session:
+            assert Finetunes(session, TENANT).revision(finetune_id) == (revision, True)
+
+    def test_one_that_ended_is_not_cancelled(self, database: Database) -> None:
+        finetune_id = create(database, add_ready_dataset(database))
+        with database.write() as session:
+            leases.fail(
+                session, claim_in(session, finetune_id), EvaluationFailed("budget_too_small", "no", hint="more")
+            )
+        with database.write() as session:
+            row = Finetunes(session, TENANT).cancel(finetune_id)
+        assert (row.state, (row.error or {})["code"]) == (FinetuneState.FAILED, "budget_too_small")
+
+
+class TestProofs:
+    def test_a_selection_waits_for_its_proof_and_is_settled_once_more(self, database: Database) -> None:
+        selection_id, (evaluation_id,) = add_selection(database, "one")
+        end(database, evaluation_id)
+        assert waiting(database) == [selection_id]
+        finetune_id = create(database, read(database, selection_id).dataset_id, selection_id=selection_id)
+        assert rank_only(database, selection_id, ended=False)
+        assert waiting(database) == [], "ranked, and its proof is not there yet"
+        lease = claim(database, finetune_id)
+        with database.write() as session:
+            leases.finish(session, lease, result={"models": []})
+        assert waiting(database) == [selection_id]
+        assert rank_only(database, selection_id, ranked=2, ended=True)
+        assert read(database, selection_id).state == SelectionState.DONE
+        assert waiting(database) == []
+
+    def test_there_is_one_proof_of_a_selection(self, database: Database) -> None:
+        selection_id, _ = add_selection(database, "one")
+        dataset_id = read(database, selection_id).dataset_id
+        with database.read() as session:
+            assert proof_of(session, selection_id) is None
+        finetune_id = create(database, dataset_id, selection_id=selection_id)
+        with database.read() as session:
+            found = proof_of(session, selection_id)
+            assert found is not None
+            assert found.id == finetune_id
+        with pytest.raises(Exception, match=r"(?i)unique"):
+            create(database, dataset_id, selection_id=selection_id)
+
+    def test_a_cancelled_selection_cancels_its_proof(self, database: Database) -> None:
+        selection_id, _ = add_selection(database, "one")
+        other = create(database, read(database, selection_id).dataset_id)
+        proof = create(database, read(database, selection_id).dataset_id, selection_id=selection_id)
+        cancel(database, selection_id)
+        assert get(database, proof).state == FinetuneState.CANCELLED
+        assert get(database, other).state == FinetuneState.QUEUED
+
+
+def rank_only(database: Database, selection_id: str, *, ranked: int = 1, ended: bool) -> bool:
+    with database.write() as session:
+        return settle(session, selection_id, ranked=ranked, ranking={"of": ranked}, ended=ended)
+
+
+def claim_in(session: object, finetune_id: str) -> Lease:
+    lease = leases.claim(session, FINETUNE, finetune_id, holder="host/0", seconds=60)  # type: ignore[arg-type]
+    assert lease is not None
+    return lease

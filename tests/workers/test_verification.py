@@ -1,0 +1,43 @@
+"""What measured accuracies say of a ranking, in words."""
+
+from typing import Any
+
+import pytest
+
+from app.storage.tables import Finetune
+from workers.verification import sentence
+
+
+def proof(*accuracies: float | None, images: int = 400) -> Finetune:
+    entries: list[dict[str, Any]] = [
+        {"model": f"m{number}", "name": f"model {number}", "test_accuracy": accuracy}
+        for number, accuracy in enumerate(accuracies, 1)
+    ]
+    return Finetune(id="ft_1", result={"images": {"test": images}, "models": entries})
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "said"),
+    [
+        ((0.9, 0.8), "Fine-tuning agrees: model 1 gets 90.0% of 400 unseen images right, model 2 gets 80.0%."),
+        ((0.9, 0.89), "Fine-tuning does not contradict: model 1 gets 90.0%"),
+        ((0.8, 0.9), "Fine-tuning disagrees: model 2 gets 90.0% of 400 unseen images right, model 1 gets 80.0%."),
+        ((0.89, 0.9), "Fine-tuning cannot tell them apart: model 2 gets 90.0%"),
+        ((0.9, 0.9), "Fine-tuning does not contradict: model 1 gets 90.0%"),
+        ((0.9,), "Fine-tuned for real, model 1 gets 90.0% of 400 unseen images right."),
+        ((0.9, None), "Fine-tuned for real, model 1 gets 90.0%"),
+        ((None, 0.9, 0.8), "Fine-tuning gave the first one up on the way; model 2 gets 90.0%"),
+        ((None, None), "Fine-tuning proves nothing: no model was trained to the end."),
+        ((), "Fine-tuning proves nothing"),
+    ],
+)
+def test_what_is_said(accuracies: tuple[float | None, ...], said: str) -> None:
+    assert sentence("m1", proof(*accuracies)).startswith(said)
+
+
+def test_few_images_tell_less() -> None:
+    assert sentence("m1", proof(0.9, 0.8, images=20)).startswith("Fine-tuning does not contradict")
+
+
+def test_a_fine_tune_that_failed_has_no_result() -> None:
+    assert sentence("m1", Finetune(id="ft_1", result=None)).startswith("Fine-tuning proves nothing")
