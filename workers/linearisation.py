@@ -67,7 +67,7 @@ def measured_network(
     features_ND = features_ED[np.searchsorted(images.rows_E, chosen.rows_E)]
     labels_N = np.unique(chosen.labels_E, return_inverse=True)[1].reshape(-1)
     basis_DQ = _basis(features_ND, labels_N)
-    held.report("gradients", 0, len(labels_N))
+    held.report("linearising", 0, len(labels_N))
     network = load_network(spec, cached_weights(spec.source, runtime.settings.weights), runtime.device)
     is_class = len(labels_N) * basis_DQ.shape[1] <= _MOST_OUTPUTS
     directions = basis_DQ.shape[1]
@@ -77,7 +77,7 @@ def measured_network(
         iter_images(shard, chosen.rows_E.tolist()),
         directions_DP,
         batch_size=runtime.settings.batch_size,
-        on_progress=lambda done: held.report("gradients", done, len(labels_N)),
+        on_progress=lambda done: held.report("linearising", done, len(labels_N)),
         should_stop=held.should_stop,
     )
     held.report("timing", 0, len(_BATCH_SIZES))

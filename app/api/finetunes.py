@@ -3,6 +3,7 @@
 import hashlib
 from datetime import datetime
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
@@ -106,7 +107,8 @@ class FinetuneView(BaseModel):
     worker_seconds: float
     device: str | None
     images: dict[str, int] | None = Field(description="How many train, choose the learning rate, and test.")
-    models: list[TunedModel]
+    asked: list[str] = Field(description="Ids of the models to train.")
+    models: list[TunedModel] = Field(description="Those that have ended, the best first.")
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
@@ -131,6 +133,7 @@ def view(row: Finetune) -> FinetuneView:
         worker_seconds=round(row.spent_seconds, 3),
         device=result.get("device"),
         images=result.get("images"),
+        asked=row.model_ids,
         models=[_tuned(path, found) for found in result.get("models", [])],
         created_at=row.created_at,
         updated_at=row.updated_at,
@@ -272,8 +275,8 @@ def get_weights(
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk
 
-    name = f"{found['name']}-{finetune_id}.zip"
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    name = quote(f"{found['name']}-{finetune_id}.zip", safe="")
+    headers = {"Content-Disposition": f"attachment; filename=\"{finetune_id}.zip\"; filename*=UTF-8''{name}"}
     return StreamingResponse(chunks(), media_type="application/zip", headers=headers)
 
 

@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 
 from app.api.access import Reader, Service, ServiceDep
 from app.api.problems import JobError, responses
-from app.domain.errors import Conflict, EvaluationFailed, NotFound
+from app.domain.errors import BadRequest, Conflict, EvaluationFailed, NotFound
+from app.domain.states import EVALUATION_TERMINAL
 from app.storage.repositories.selections import Selections, evaluations_of
 from app.storage.tables import Evaluation, Model
 
@@ -86,6 +87,9 @@ class Forecast(ForecastTime):
     curve: ForecastCurve | None
 
 
+_PARAMETERS = {"recipe.max_steps": "epochs", "learning_rates": "lr", "batch_size": "batch"}
+"""What the fields of a recipe are called in the query."""
+
 Method = Literal["bilinear", "linear_probe", "frozen_kernel", "gradient_flow", "diffusion"]
 
 
@@ -117,7 +121,6 @@ def get_forecast(
     from threadpoolctl import threadpool_limits
 
     from app.forecasting.question import Question, answer  # here, for it loads numpy and scipy
-    from app.forecasting.target import Target as Level
 
     with service.database.read() as session:
         selection = Selections(session, caller.tenant).get(selection_id)
@@ -141,7 +144,7 @@ def get_forecast(
         "loss": loss,
     }
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
-    level = Level(kind=kind or question.target.kind, value=question.target.value if target is None else target)
+    level = _level(kind or question.target.kind, question.target.value if target is None else target)
     question = replace(
         question,
         target=level,
@@ -156,7 +159,19 @@ def get_forecast(
             found = answer(measured, question)
     except EvaluationFailed as error:
         raise Conflict(error.code, error.message, param=error.param, hint=error.hint) from error
+    except BadRequest as error:
+        param = _PARAMETERS.get(error.param or "", error.param)
+        raise BadRequest(error.code, error.message, param=param, hint=error.hint) from error
     return Forecast(selection=selection_id, model=row.id, name=row.name, **found)
+
+
+def _level(kind: Any, value: float) -> Any:
+    from app.forecasting.target import Target as Level
+
+    try:
+        return Level(kind=kind, value=value)
+    except BadRequest as error:
+        raise BadRequest(error.code, error.message, param="target", hint=error.hint) from error
 
 
 def as_time(found: dict[str, Any] | None) -> tuple[ForecastTime | None, JobError | None]:
@@ -185,11 +200,14 @@ def _measured(service: Service, evaluation: Evaluation, model: Model, selection_
 
     found = (evaluation.result or {}).get("forecast")
     if found is None:
+        is_over = evaluation.state in EVALUATION_TERMINAL
         raise Conflict(
             "forecast_not_ready",
-            f"{model.name} has not been measured yet; its evaluation is {evaluation.state}.",
+            f"{model.name} has not been measured{'' if is_over else ' yet'}; its evaluation is {evaluation.state}.",
             param="model",
-            hint=f"Wait for the selection: GET /v1/selections/{selection_id}?wait=30.",
+            hint="Ask for a new selection with this model, without race and budget."
+            if is_over
+            else f"Wait for the selection: GET /v1/selections/{selection_id}?wait=30.",
         )
     if found["object"] is None:
         error = found["error"]

@@ -27,8 +27,17 @@ from app.storage.tables import Model, Selection
 
 router = APIRouter(tags=["selections"])
 
-_SHARE_OF_STAGE = {"loading": 0.0, "gradients": 1.0, "timing": 1.0, "scoring": 1.0}
-"""How much of its images an evaluation has seen, where the stage counts something else."""
+_Stages = dict[str, tuple[float, float]]
+_STAGES: _Stages = {"loading": (0.0, 0.0), "extracting": (0.0, 1.0), "scoring": (1.0, 0.0)}
+_STAGES_WITH_GRADIENTS: _Stages = {
+    "loading": (0.0, 0.0),
+    "extracting": (0.0, 0.2),
+    "gradients": (0.2, 0.3),
+    "scoring": (0.5, 0.0),
+    "linearising": (0.5, 0.4),
+    "timing": (0.9, 0.1),
+}
+"""Share of an evaluation's work that lies behind a stage, and that is done in it, about."""
 
 
 class Race(StrictModel):
@@ -165,7 +174,7 @@ def view(row: Selection, evaluations: list[EvaluationProgress]) -> SelectionView
         dataset=row.dataset_id,
         status=row.state,
         revision=row.revision,
-        progress=_progress(evaluations, row.looks or []),
+        progress=_progress(evaluations, row.looks or [], _stages(row)),
         scores=row.scores,
         race=RaceView(**row.race, looks=row.looks or []) if row.race else None,
         budget=Budget(worker_seconds=row.budget_seconds) if row.budget_seconds else None,
@@ -264,19 +273,24 @@ def _models(zoo: Models, request: SelectionRequest) -> list[Model]:
     return models
 
 
-def _progress(evaluations: list[EvaluationProgress], looks: list[int]) -> SelectionProgress:
+def _stages(row: Selection) -> _Stages:
+    has_gradients = row.target is not None or any(find(name).needs_gradients for name in row.scores)
+    return _STAGES_WITH_GRADIENTS if has_gradients else _STAGES
+
+
+def _progress(evaluations: list[EvaluationProgress], looks: list[int], stages: _Stages) -> SelectionProgress:
     counts = Counter(evaluation.state for evaluation in evaluations)
     running = [evaluation for evaluation in evaluations if evaluation.state == EvaluationState.RUNNING]
     current = [Current(model=e.model_id, name=e.name, **e.progress) for e in running if e.progress]
     cached = sum(bool(e.progress and e.progress.get("stage") == "cached") for e in evaluations)
     return SelectionProgress(
         models=Counts(total=len(evaluations), cached=cached, **counts),
-        fraction=round(sum(_share_done(e, looks) for e in evaluations) / max(len(evaluations), 1), 4),
+        fraction=round(sum(_share_done(e, looks, stages) for e in evaluations) / max(len(evaluations), 1), 4),
         current=current,
     )
 
 
-def _share_done(evaluation: EvaluationProgress, looks: list[int]) -> float:
+def _share_done(evaluation: EvaluationProgress, looks: list[int], stages: _Stages) -> float:
     """Return how much of its work an evaluation has behind it; that of a look is the images it adds."""
     if evaluation.state in EVALUATION_TERMINAL:
         return 1.0
@@ -284,8 +298,8 @@ def _share_done(evaluation: EvaluationProgress, looks: list[int]) -> float:
     after = looks[evaluation.look] / looks[-1] if looks else 1.0
     if evaluation.state == EvaluationState.RUNNING and evaluation.progress:
         progress = evaluation.progress
-        share: float = progress["done"] / max(progress["total"], 1)
-        seen = _SHARE_OF_STAGE.get(progress["stage"], share)
+        before, in_stage = stages.get(progress["stage"], (0.0, 1.0))
+        seen: float = before + in_stage * progress["done"] / max(progress["total"], 1)
         return max(behind, seen * after)
     return behind
 

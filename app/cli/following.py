@@ -1,4 +1,4 @@
-"""Following what the service does: an upload, a data set being prepared, models being checked, a selection."""
+"""Following what the service does: an upload, a data set being prepared, models being checked or ranked or tuned."""
 
 from pathlib import Path
 from typing import IO
@@ -6,7 +6,7 @@ from typing import IO
 from app.cli.folder_archive import packed_folder
 from app.cli.progress import Bar
 from app.cli.terminal import Terminal, printable
-from app.client import Dataset, Failure, Foretune, JobFailed, Model, Selection
+from app.client import Dataset, Failure, Finetune, Foretune, JobFailed, Model, Selection
 
 _ARCHIVES = "Name a zip, tar or tar.gz of class folders, or the folder that holds them."
 
@@ -103,6 +103,28 @@ def _show(bar: Bar, selection: Selection) -> None:
     milestone = ", ".join(told)
     current = [f"{one.name} {one.stage} {one.done}/{one.total}" for one in selection.progress.current]
     bar.update(selection.progress.fraction, 1.0, "; ".join([milestone, *current]), milestone=milestone)
+
+
+def follow_finetune(terminal: Terminal, client: Foretune, finetune_id: str) -> Finetune:
+    """Return a fine-tune once it has ended.
+
+    Raises:
+        JobFailed: no model could be trained.
+    """
+    note_missing_worker(terminal, client)
+    with Bar(terminal, "fine-tuning") as bar:
+        return client.finetunes.wait(finetune_id, on_change=lambda seen: _show_training(bar, seen))
+
+
+def _show_training(bar: Bar, seen: Finetune) -> None:
+    ended = f"{len(seen.models)} models ended" if len(seen.models) != 1 else "1 model ended"
+    if seen.progress is None:
+        bar.update(0, None, ended, milestone=f"{seen.status}, {ended}")
+        return
+    done, total = seen.progress.done, seen.progress.total
+    now = f"{ended}; {seen.progress.stage}"
+    steps = f" {done:,}/{total:,}" if total else ""
+    bar.update(done, total or None, now + steps, milestone=now)
 
 
 def note_missing_worker(terminal: Terminal, client: Foretune) -> None:

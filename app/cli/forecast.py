@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from app.client.resources import Forecast
 
 _CURVE_POINTS = 9
+_CURVE_COLUMNS = ("step", "training loss", "80% of runs", "training accuracy")
 
 
 def forecast(
@@ -22,9 +23,16 @@ def forecast(
     batch: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     momentum: Annotated[float | None, typer.Option(help="Of the gradient.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of all weights.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="milestones or constant.")] = None,
+    loss: Annotated[str | None, typer.Option(help="cross_entropy or squared.")] = None,
     target: Annotated[float | None, typer.Option(help="Level to reach: 0.1 is a tenth of the initial loss.")] = None,
     kind: Annotated[str | None, typer.Option(help="fraction_of_initial, fraction_of_drop, loss, or accuracy.")] = None,
     price: Annotated[float | None, typer.Option(help="Of an hour of the machine.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="bilinear (by default), linear_probe, frozen_kernel, gradient_flow or diffusion."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Forecast how long fine-tuning takes; options ask what if, and no network runs for the answer."""
@@ -33,9 +41,13 @@ def forecast(
         "batch": batch,
         "epochs": epochs,
         "momentum": momentum,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "loss": loss,
         "target": target,
         "kind": kind,
         "price_per_hour": price,
+        "method": method,
     }
     changes = {name: value for name, value in asked.items() if value is not None}
     with session(as_json=as_json) as (terminal, client):
@@ -73,25 +85,25 @@ def _page(found: "Forecast") -> "RenderableType":
         rows.append(("cost", f"{found.cost:.3g} ({found.cost_interval[0]:.3g}-{found.cost_interval[1]:.3g})"))
     parts: list[RenderableType] = [Text(printable(_sentence(found)), style="bold"), facts(rows)]
     if found.curve:
-        places = range(0, len(found.curve["steps"]), max(1, len(found.curve["steps"]) // _CURVE_POINTS))
-        parts += [
-            Text(),
-            listing(
-                ("step", "training loss", "80 % of runs", "training accuracy"),
-                [
-                    (
-                        found.curve["steps"][place],
-                        f"{found.curve['loss'][place]:.3f}",
-                        f"{found.curve['low'][place]:.3f}-{found.curve['high'][place]:.3f}",
-                        f"{found.curve['accuracy'][place]:.0%}",
-                    )
-                    for place in places
-                ],
-            ),
-        ]
+        parts += [Text(), listing(_CURVE_COLUMNS, _curve_rows(found.curve))]
     if found.warnings:
         parts.append(Text("Warnings: " + ", ".join(found.warnings) + ".", style="yellow"))
     return Group(*parts)
+
+
+def _curve_rows(curve: "dict[str, tuple[float, ...]]") -> list[tuple[object, ...]]:
+    """Return some points of a curve, evenly spaced, the first and the last among them."""
+    last = len(curve["steps"]) - 1
+    places = sorted({round(last * part / (_CURVE_POINTS - 1)) for part in range(_CURVE_POINTS)})
+    return [
+        (
+            f"{curve['steps'][place]:.0f}",
+            f"{curve['loss'][place]:.3f}",
+            f"{curve['low'][place]:.3f}-{curve['high'][place]:.3f}",
+            f"{curve['accuracy'][place]:.0%}",
+        )
+        for place in places
+    ]
 
 
 def _sentence(found: "Forecast") -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import dataset, demo, explanation, forecast, key, model, scores, selection, service
+from app.cli import dataset, demo, explanation, finetune, forecast, key, model, scores, selection, service
 
 program = typer.Typer(
     name="foretune",
@@ -33,7 +33,7 @@ def _options(
     pass
 
 
-_RUN, _RANK, _MANAGE = "Run the service", "Rank models", "Manage"
+_RUN, _RANK, _MANAGE = "Run the service", "Rank, forecast and fine-tune models", "Manage"
 
 program.command(rich_help_panel=_RUN)(service.serve)
 program.command(rich_help_panel=_RUN)(service.worker)
@@ -48,6 +48,7 @@ program.command(rich_help_panel=_RANK)(explanation.explain)
 program.command(rich_help_panel=_RANK)(forecast.forecast)
 program.command(rich_help_panel=_RANK)(selection.cancel)
 program.command("selections", rich_help_panel=_RANK)(selection.list_selections)
+program.add_typer(finetune.commands, name="finetune", rich_help_panel=_RANK)
 program.add_typer(scores.commands, name="scores", rich_help_panel=_RANK)
 program.add_typer(model.commands, name="models", rich_help_panel=_MANAGE)
 program.add_typer(key.commands, name="key", rich_help_panel=_MANAGE)

@@ -49,7 +49,15 @@ def ranking_table(results: Results, console: Console) -> RenderableType:
         parts.append(Text.assemble((printable(row.name), "bold red"), printable(told)))
         if row.error.hint:
             parts.append(Text(f"  {printable(row.error.hint)}", style="dim"))
-    return Group(*parts)
+    return Group(*parts, *_missing_forecasts(ranked))
+
+
+def _missing_forecasts(ranked: Sequence[RankedModel]) -> list[RenderableType]:
+    return [
+        Text.assemble((printable(row.name), "bold"), printable(f" has no forecast: {why.message} ({why.code})"))
+        for row in ranked
+        if (why := row.forecast_error) is not None
+    ]
 
 
 def _widest_that_fits(ranked: Sequence[RankedModel], console: Console) -> Table:
@@ -74,6 +82,9 @@ def _table(ranked: Sequence[RankedModel], scores: Sequence[str], *, is_narrow: b
     if is_race:
         table.add_column("images", justify="right", no_wrap=True)
     has_forecast = any(row.forecast or row.forecast_error for row in ranked)
+    is_verified = any(row.verified for row in ranked)
+    if is_verified:
+        table.add_column("fine-tuned", no_wrap=True)
     if has_forecast:
         table.add_column("fine-tuning", justify="right", no_wrap=True)
     if not is_narrow:
@@ -85,6 +96,8 @@ def _table(ranked: Sequence[RankedModel], scores: Sequence[str], *, is_narrow: b
         cells: list[RenderableType] = [str(row.rank), _rank_interval(row), Text(printable(row.name)), _accuracy(row)]
         if is_race:
             cells.append(f"{row.images or 0:,}")
+        if is_verified:
+            cells.append(_verified(row))
         if has_forecast:
             cells.append(_fine_tuning(row))
         if not is_narrow:
@@ -107,6 +120,16 @@ def _accuracy(row: RankedModel) -> str:
         return ""
     low, high = row.probe_accuracy.interval
     return f"{row.probe_accuracy.mean:6.1%} ({100 * low:.1f}-{100 * high:.1f})"
+
+
+def _verified(row: RankedModel) -> str:
+    found = row.verified
+    if found is None:
+        return ""
+    if found.test_accuracy is None or found.interval is None:
+        return found.verdict.replace("_", " ")
+    low, high = found.interval
+    return f"{found.test_accuracy:6.1%} ({100 * low:.1f}-{100 * high:.1f})"
 
 
 def _fine_tuning(row: RankedModel) -> str:
@@ -141,9 +164,9 @@ def _legend(results: Results) -> str:
     if images.get("evaluated") and images["evaluated"] != images["in_dataset"]:
         split = f" (split {images['split']})" if images.get("split") else ""
         lines.append(f"Measured on {images['evaluated']:,} of the {images['in_dataset']:,} images{split}.")
-    targets = {row.forecast.definition for row in results.data if row.forecast}
-    if targets:
-        lines.append(f"Fine-tuning: time to {'; '.join(targets)}, as `foretune forecast` has it.")
+    lines += _forecast_legend(results)
+    if any(row.verified for row in results.data):
+        lines.append("Fine-tuned: measured by real training, on images that it has not seen.")
     race = results.evidence.get("race")
     if race:
         lines.append(
@@ -156,6 +179,18 @@ def _legend(results: Results) -> str:
     if results.evidence.get("warnings"):
         lines.append("Scores warn of: " + ", ".join(results.evidence["warnings"]) + ".")
     return "\n".join(lines)
+
+
+def _forecast_legend(results: Results) -> list[str]:
+    forecasts = [row.forecast for row in results.data if row.forecast]
+    if not forecasts:
+        return []
+    targets = "; ".join(sorted({one.definition for one in forecasts}))
+    lines = [f"Fine-tuning: time to {targets}. `foretune forecast` has the interval."]
+    codes = sorted({code for one in forecasts for code in one.warnings})
+    if codes:
+        lines.append("Forecasts warn of: " + ", ".join(codes) + ".")
+    return lines
 
 
 def _names(rows: Sequence[RankedModel]) -> str:

@@ -31,6 +31,12 @@ def select(
         typer.Option(help="Forecast the time until fine-tuning gets to this share of the initial loss, such as 0.1."),
     ] = None,
     price: Annotated[float | None, typer.Option(help="With --target: of an hour of the machine.")] = None,
+    verify: Annotated[
+        int | None, typer.Option(metavar="K", help="Fine-tune the first K for real, and say whether they hold up.")
+    ] = None,
+    verify_budget: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="With --verify: worker time that may be spent on it.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="A name for people; by default the data set's.")] = None,
     no_wait: NoWait = False,
     as_json: AsJson = False,
@@ -41,6 +47,8 @@ def select(
 
     if not race and (keep is not None or error is not None):
         raise typer.BadParameter("--keep and --error are rules of a race: add --race.")
+    if verify is None and verify_budget is not None:
+        raise typer.BadParameter("--verify-budget is of a proof: add --verify.")
     if target is None and price is not None:
         raise typer.BadParameter("--price is of a forecast: add --target.")
     with session(as_json=as_json) as (terminal, client):
@@ -50,6 +58,7 @@ def select(
         rules = {"keep": keep, "error_probability": error}
         asked = {rule: value for rule, value in rules.items() if value is not None}
         forecast = {"value": target} | ({} if price is None else {"price_per_hour": price})
+        proof = {"k": verify} | ({} if verify_budget is None else {"budget_seconds": verify_budget})
         selection = client.selections.create(
             dataset_id,
             models=model,
@@ -57,6 +66,7 @@ def select(
             race=asked or race,
             budget_seconds=budget,
             target=False if target is None else forecast,
+            verify=False if verify is None else proof,
             name=name,
         )
         if no_wait:

@@ -15,6 +15,7 @@ from app.client.resources import (
     Results,
     Selection,
 )
+from app.client.tuned_models import Finetune, TunedModel
 
 __all__ = [
     "ApiError",
@@ -22,6 +23,7 @@ __all__ = [
     "Explanation",
     "Failure",
     "FileOutcome",
+    "Finetune",
     "Forecast",
     "Foretune",
     "JobFailed",
@@ -33,5 +35,6 @@ __all__ = [
     "Results",
     "Selection",
     "ServiceUnreachable",
+    "TunedModel",
     "WaitTimedOut",
 ]

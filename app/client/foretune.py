@@ -6,6 +6,7 @@ from typing import Self
 from app.client.address import find_service
 from app.client.connection import Connection
 from app.client.datasets import Datasets
+from app.client.finetunes import Finetunes
 from app.client.keys import Keys
 from app.client.models import Models
 from app.client.resources import Readiness
@@ -19,7 +20,8 @@ class Foretune:
 
     Attributes:
         datasets: upload, wait, list, delete.
-        selections: ask for a ranking, watch it, read it.
+        selections: ask for a ranking, watch it, read it; ask for a forecast.
+        finetunes: really train models, and download the tuned weights.
         models: the zoo.
         keys: API keys.
     """
@@ -38,6 +40,7 @@ class Foretune:
         self._connection = Connection(find_service(url, key), timeout=timeout)
         self.datasets = Datasets(self._connection)
         self.selections = Selections(self._connection)
+        self.finetunes = Finetunes(self._connection)
         self.models = Models(self._connection)
         self.keys = Keys(self._connection)
 

@@ -165,7 +165,7 @@ class Race(Resource):
 
 
 class Budget(Resource):
-    """What a selection may spend."""
+    """What a selection or a fine-tune may spend."""
 
     worker_seconds: float
 
@@ -239,6 +239,19 @@ class Forecast(ForecastTime):
     curve: dict[str, tuple[float, ...]] | None
 
 
+class Verified(Resource):
+    """What really fine-tuning a model gave; ``test_accuracy`` is of images that training has not seen."""
+
+    finetune: str
+    verdict: str
+    test_accuracy: float | None
+    interval: tuple[float, float] | None
+    learning_rate: float | None
+    steps: int
+    seconds: float
+    error: JobError | None
+
+
 class RankedModel(Resource):
     """One row of a ranking; ``rank`` is None until the model is evaluated."""
 
@@ -258,6 +271,7 @@ class RankedModel(Resource):
     scores: dict[str, Score]
     forecast: ForecastTime | None = None
     forecast_error: JobError | None = None
+    verified: Verified | None = None
     seconds: dict[str, float] | None
     cached: bool | None
     status: str

@@ -32,6 +32,7 @@ class Selections:
         race: bool | Mapping[str, float] = False,
         budget_seconds: float | None = None,
         target: bool | Mapping[str, Any] = False,
+        verify: bool | Mapping[str, Any] = False,
         name: str | None = None,
     ) -> Selection:
         """Ask for a ranking of models on a data set that is ready.
@@ -45,15 +46,18 @@ class Selections:
             budget_seconds: of worker time; the ranking is then of what was known when it was spent.
             target: forecast fine-tuning for every model: ``kind``, ``value``, ``recipe``, ``price_per_hour`` of the
                 training whose time is asked for; True takes the defaults.
+            verify: fine-tune the first models for real once all are ranked: ``k`` (3), how many, ``budget_seconds`` and
+                ``recipe``; True takes the defaults.
             name: for people; by default the data set's.
 
         Raises:
             ApiError: such as ``dataset_not_ready``, ``no_active_models``, ``unknown_model``.
-            Failure: ``invalid_number``: a rule of the race, or the budget, is not a finite number.
+            Failure: ``invalid_number``: a rule of the race, the budget or the target is not a finite number.
         """
         rules = {} if isinstance(race, bool) else dict(race)
-        for field, number in (rules | {"budget_seconds": budget_seconds}).items():
-            if number is not None and not math.isfinite(number):
+        level = {} if isinstance(target, bool) else {name: target.get(name) for name in ("value", "price_per_hour")}
+        for field, number in (rules | level | {"budget_seconds": budget_seconds}).items():
+            if isinstance(number, float) and not math.isfinite(number):
                 raise Failure(
                     "invalid_number",
                     f"{field} is {number}.",
@@ -67,6 +71,7 @@ class Selections:
             "race": None if race is False else rules,
             "budget": {"worker_seconds": budget_seconds} if budget_seconds is not None else None,
             "target": None if target is False else {} if target is True else dict(target),
+            "verify": None if verify is False else {} if verify is True else dict(verify),
             "name": name,
         }
         response = self._connection.send(
@@ -130,9 +135,16 @@ class Selections:
                     raise
             time.sleep(_PAUSE_SECONDS)
 
-    def results(self, selection_id: str) -> Results:
-        """Return the ranking as far as it has come."""
-        return self._connection.get(f"/v1/selections/{segment(selection_id)}/results", Results)
+    def results(self, selection_id: str, *, sort: str | None = None, max_seconds: float | None = None) -> Results:
+        """Return the ranking as far as it has come.
+
+        Args:
+            selection_id: the selection.
+            sort: ``seconds`` for the order of the forecast times in place of the ranks.
+            max_seconds: only models that are forecast to reach the target within this time.
+        """
+        path = f"/v1/selections/{segment(selection_id)}/results"
+        return self._connection.get(path, Results, sort=sort, max_seconds=max_seconds)
 
     def explain(self, selection_id: str, model: str, *, against: str | None = None) -> Explanation:
         """Return why a model stands where it stands, compared with another one.

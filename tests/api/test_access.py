@@ -67,7 +67,8 @@ def test_what_is_another_tenants_is_not_found(
     dataset_id = make_ready(service, tenant)
     add_zoo(service, "alpha")
     selection_id = user.post("/v1/selections", json={"dataset": dataset_id, "models": ["alpha"]}).json()["id"]
-    owned = {"dataset": dataset_id, "selection": selection_id}
+    finetune_id = user.post("/v1/finetunes", json={"dataset": dataset_id, "models": ["alpha"]}).json()["id"]
+    owned = {"dataset": dataset_id, "selection": selection_id, "finetune": finetune_id}
     kind = kind_of(path)
     assert kind in {*owned, "model", "key"}, "say here whose it is"
     if kind not in owned:

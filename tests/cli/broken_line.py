@@ -18,6 +18,8 @@ class BrokenLine:
         self.sent: list[bytearray] = []
         self.cut_after: int | None = None
         """Cut the next connection once its client has sent so many bytes."""
+        self.cut_answer_after: int | None = None
+        """Cut the next connection once the service has sent so many bytes."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -52,8 +54,9 @@ class BrokenLine:
             sent = bytearray()
             self.sent.append(sent)
             limit, self.cut_after = self.cut_after, None
+            answer_limit, self.cut_answer_after = self.cut_answer_after, None
             threading.Thread(target=self._pump, args=(near, far, sent, limit), daemon=True).start()
-            threading.Thread(target=self._pump, args=(far, near, bytearray(), None), daemon=True).start()
+            threading.Thread(target=self._pump, args=(far, near, bytearray(), answer_limit), daemon=True).start()
 
     def _pump(self, source: socket.socket, target: socket.socket, seen: bytearray, limit: int | None) -> None:
         try:

@@ -68,6 +68,8 @@ def test_help_does_not_load_what_it_does_not_need() -> None:
         "watch",
         "results",
         "cancel",
+        "forecast",
+        "finetune",
         "models",
         "key",
         "demo",
