@@ -1,9 +1,10 @@
 """Forecasts of fine-tuning against the real one: steps until the loss is a half, a quarter, ... of its start.
 
-Reads the trainings of ``python -m perf.finetuning``; measures each network once on a class-balanced subset of the
-images, as a worker does, and keeps that in .cache/measured. Nothing of a training is known to its forecast but the
-hyperparameters; it is calibrated by trainings of other architecture families alone. Beside it two cheap rivals: the
-median of the trainings of other families at the same settings, and the first ten real steps, extrapolated.
+Reads the trainings of ``python -m perf.finetuning``; measures each network once, as a worker does: gradients on a
+class-balanced subset of the images, features of all; and keeps that in .cache/measured. Nothing of a training is known
+to its forecast but the hyperparameters; it is calibrated by trainings of other architecture families alone. Beside it
+two cheap rivals: the median of the trainings of other families at the same settings, and the first ten real steps,
+extrapolated.
 
     python -m perf.forecast [--images 128] [--save app/forecasting/calibration_points.json]
 """
@@ -36,6 +37,7 @@ from workers.zoo.sources import cached_weights
 MEASURED = Path(".cache/measured")
 LEVELS = (0.5, 0.25, 0.1, 0.05)
 FIRST_STEPS = 10
+DOUBTS = {"learning_rate_may_be_unstable", "curvature_over_limit", "loss_spike"}
 LEAST_STEPS = 5  # a time of fewer steps is a whole number that no relative error says much about
 
 
@@ -93,7 +95,7 @@ def balanced(labels_N: np.ndarray, images: int) -> np.ndarray:
 
 def measured(case: Case, images: int) -> tuple[MeasuredNetwork, float]:
     """Return what a worker would measure, and the processor time it took."""
-    file = MEASURED / f"{case.model}--{case.data_set}-{images}.npz"
+    file = MEASURED / f"{case.model}--{case.data_set}-{images}-all.npz"
     if not file.is_file():
         MEASURED.mkdir(parents=True, exist_ok=True)
         network, seconds = _measure(build(case), case, images)
@@ -108,14 +110,15 @@ def _measure(built: Built, case: Case, images: int) -> tuple[MeasuredNetwork, fl
 
     make, per_class = DATA_SETS[case.data_set]
     pictures, _ = make(per_class)
-    chosen = balanced(built.labels_N, images)
+    measured_first = balanced(built.labels_N, images)
+    chosen = np.concatenate([measured_first, np.setdiff1d(np.arange(len(built.labels_N)), measured_first)])
     network = load_network(built.spec, cached_weights(built.spec.source, Path(".cache/weights")))
     started = time.process_time()
     features_ND = extract(network, [pictures[row] for row in chosen], batch_size=32).features_ND
     labels_N = built.labels_N[chosen]
     training = Training.from_recipe(case.recipe, learning_rate=case.learning_rate, images=len(built.labels_N))
-    basis_DQ = head_basis_DQ(linearise(features_ND, labels_N), training)
-    sketches = gradient_sketches(network, [pictures[row] for row in chosen], basis_DQ, batch_size=32)
+    basis_DQ = head_basis_DQ(linearise(features_ND[:images], labels_N[:images]), training)
+    sketches = gradient_sketches(network, [pictures[row] for row in measured_first], basis_DQ, batch_size=32)
     kernel = sketches.cross_kernel()
     seconds = time.process_time() - started
     return (
@@ -223,6 +226,13 @@ def setting(case: Case) -> tuple[Any, ...]:
     return case.learning_rate, case.batch_size, case.momentum, case.loss
 
 
+def group(point: Point) -> tuple[str, str, str]:
+    """Return the training's setting, the model's family, and whether the forecast warned of its learning rate."""
+    case = point.truth.case
+    setting = f"{case.learning_rate:g}, {case.batch_size}, {case.momentum:g}"
+    return setting, point.family, "yes" if DOUBTS & set(point.warnings) else "no"
+
+
 def summary(ratios: list[float]) -> str:
     """Return median and 90th percentile of the relative errors."""
     relative = np.abs(np.array(ratios) - 1)
@@ -247,7 +257,7 @@ def main() -> None:
         print(f"\n## {loss}: {len({one.truth.case.file.name for one in of_loss})} trainings, {len(of_loss)} levels\n")
         print(f"Not forecast: {missed} ({sorted({one.verdict for one in of_loss if one.raw is None})}).\n")
         print(
-            "| steps to | levels | uncalibrated | calibrated | within the 80 % interval | other models | first 10 steps |"
+            "| steps to | levels | uncalibrated | calibrated | in the 80 % interval | other models | first 10 steps |"
         )
         print("|---|--:|--:|--:|--:|--:|--:|")
         for eps in (*LEVELS, None):
@@ -258,12 +268,22 @@ def main() -> None:
             print(
                 f"| {eps or 'all'} | {len(at)} | {summary([(one.raw or 0) / one.real for one, _, _ in at])} "
                 f"| {summary([ratio for _, ratio, _ in at])} "
-                f"| {np.mean(inside) if inside else float('nan'):.0%} | {summary(others)} | {summary(first)} |"
+                f"| {format(np.mean(inside), '.0%') if inside else '–'} | {summary(others)} | {summary(first)} |"
             )
+        print("\n| learning rate, batch size, momentum | family | warned of | levels | uncalibrated | calibrated |")
+        print("|---|---|---|--:|--:|--:|")
+        for key in sorted({group(row[0]) for row in calibrated}):
+            at = [row for row in calibrated if group(row[0]) == key]
+            raw, corrected = summary([(one.raw or 0) / one.real for one, _, _ in at]), summary([row[1] for row in at])
+            print("| " + " | ".join([*key, str(len(at)), raw, corrected]) + " |")
         savings = [
-            one.truth.steps_K[-1] * one.truth.seconds_per_step / one.seconds for one in of_loss if one.eps == 0.1
+            one.truth.steps_K[-1] * one.truth.seconds_per_step / one.seconds
+            for one in of_loss
+            if one.eps == 0.1 and math.isfinite(one.truth.seconds_per_step)
         ]
-        print(f"\nTraining over forecast, processor time, median: {np.median(savings):.1f}x.")
+        if savings:
+            print(f"\nTraining over forecast, processor time, median: {np.median(savings):.1f}x.")
+        print("\nFarthest from the truth, calibrated:")
         worst = sorted(calibrated, key=lambda row: -abs(math.log(row[1])))[:8]
         for one, ratio, _ in worst:
             print(

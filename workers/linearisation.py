@@ -29,6 +29,7 @@ _MOST_OUTPUTS = 2048  # N Q up to which the kernel of all directions is kept: 16
 _TRACE_PROBES = 8
 _BATCH_SIZES = (8, 32)
 _IMAGES_PER_CLASS = 4
+_FURTHER = 2000  # images whose features alone are kept, and whose gradients forecasts fill in
 
 
 def measured_network(
@@ -55,7 +56,8 @@ def measured_network(
         Interrupted: the worker is to stop.
         EvaluationFailed: as ``gradient_sketches``, ``linearise`` and ``measure_step`` say.
     """
-    classes = len(np.unique(images.labels_E))
+    classes_C = np.unique(images.labels_E)
+    classes = len(classes_C)
     wanted = max(runtime.settings.forecast_images, _IMAGES_PER_CLASS * classes)
     subset = CacheKey(key.dataset_digest, key.model_digest, min(wanted, key.max_images))
     try:
@@ -65,7 +67,7 @@ def measured_network(
         pass
     chosen = choose_images(shard, subset.max_images)
     features_ND = features_ED[np.searchsorted(images.rows_E, chosen.rows_E)]
-    labels_N = np.unique(chosen.labels_E, return_inverse=True)[1].reshape(-1)
+    labels_N = np.searchsorted(classes_C, chosen.labels_E)
     basis_DQ = _basis(features_ND, labels_N)
     held.report("linearising", 0, len(labels_N))
     network = load_network(spec, cached_weights(spec.source, runtime.settings.weights), runtime.device)
@@ -81,9 +83,10 @@ def measured_network(
         should_stop=held.should_stop,
     )
     held.report("timing", 0, len(_BATCH_SIZES))
+    further_E = np.setdiff1d(np.arange(len(images.rows_E)), np.searchsorted(images.rows_E, chosen.rows_E))[:_FURTHER]
     measured = MeasuredNetwork(
-        features_ND=features_ND.astype(np.float32),
-        labels_N=labels_N.astype(np.int64),
+        features_ND=np.concatenate([features_ND, features_ED[further_E]]).astype(np.float32),
+        labels_N=np.concatenate([labels_N, np.searchsorted(classes_C, images.labels_E[further_E])]).astype(np.int64),
         basis_DQ=basis_DQ.astype(np.float32),
         kernel=(sketches.cross_kernel() if is_class else _trace(sketches)).astype(np.float32),
         kind="class" if is_class else "trace",

@@ -63,7 +63,8 @@ class ForecastTime(BaseModel):
     step_seconds: float | None
     device: str = Field(description="That a step was timed on.")
     price_per_hour: float | None
-    measured_images: int
+    measured_images: int = Field(description="Whose gradients were measured.")
+    simulated_images: int = Field(description="Those, and others whose gradients follow from their features.")
     method: str
     warnings: list[str]
 

@@ -7,15 +7,16 @@ than were measured and ``extrapolation`` asks for it, time is stretched level by
 fallen to the fraction eps of its start moves from t to t * stretch(eps) / c(eps). Steps are then read off that curve,
 so whatever a target is defined by, curve and steps agree.
 
-Left alone by default is the number of images. Few images are too easy, a linear model too slow: at a fixed number of
-measured images the calibration holds both biases. In measurements on small networks one simulation of all measured
-images was as good as Richardson extrapolation from parts of them, whose noise is twice that of the parts.
+Few images are easy to fit, and a simulation of them is over too soon. Where the features of further images are known,
+their gradients are filled in and all are simulated: of 22 trainings of packaged networks on 200 to 240 images, 100 of
+them measured, the median error of uncalibrated steps fell from 39 % to 12 % by it. Richardson extrapolation from parts
+of the measured images needs no further features, and did much less there.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from app.domain.errors import BadRequest
 from app.forecasting import bilinear, diffusion, frozen_kernel, gradient_flow, nested_subsets
 from app.forecasting.calibration import DEFAULT_FACTOR, Calibration
 from app.forecasting.curve import Curve, smoothed
+from app.forecasting.kernel_extension import extended
 from app.forecasting.level_times import LEVELS_L
 from app.forecasting.linearisation import Linearisation
 from app.forecasting.result import Forecast, ForecastCurve, Method
@@ -33,7 +35,7 @@ from app.forecasting.target import BAND, Target, TimeToTarget, time_to_target
 from app.forecasting.training import Training
 
 _Array = NDArray[np.float64]
-Extrapolation = Literal["none", "nested_subsets"]
+Extrapolation = Literal["none", "features", "nested_subsets"]
 
 _SIMULATIONS: dict[Method, Callable[[Linearisation, Training, Sequence[int]], Curve]] = {
     "bilinear": lambda network, training, seeds: bilinear.simulate(network, training, seeds=seeds),
@@ -45,6 +47,7 @@ _SIMULATIONS: dict[Method, Callable[[Linearisation, Training, Sequence[int]], Cu
     "diffusion": lambda network, training, seeds: diffusion.simulate(network, training, seeds=seeds),
 }
 _LONGEST = 4.0  # times the asked steps: how far a calibration can make the simulation run
+_NEGLIGIBLE_DECAY = 0.01
 _FALLING = 0.02  # of the whole drop, in the last tenth of the steps
 
 
@@ -59,7 +62,7 @@ def forecast(
     seeds: int = 5,
     method: Method = "bilinear",
     num_images: int | None = None,
-    extrapolation: Extrapolation = "none",
+    extrapolation: Extrapolation = "features",
 ) -> Forecast:
     """Forecast how a training goes and when it reaches its target.
 
@@ -73,13 +76,16 @@ def forecast(
         seeds: orders of the images.
         method: see the modules of these names; ``linear_probe``: a frozen backbone.
         num_images: of the data set; None: those measured.
-        extrapolation: from the measured images to ``num_images``.
+        extrapolation: from the measured images to more: ``features``, to those further images whose features the
+            linearisation holds; ``nested_subsets``, to ``num_images``.
 
     Raises:
         BadRequest: ``invalid_forecast``: an argument is out of range.
         EvaluationFailed: of the method.
     """
     _check(linearisation, method, extrapolation, seeds, num_images)
+    if extrapolation == "features":
+        linearisation = extended(linearisation)
     limit = learning_rate_limit(linearisation, training)
     warnings = _warnings(linearisation, training, method, num_images)
     if training.learning_rate > limit.initial:
@@ -134,7 +140,11 @@ def _check(linearisation: Linearisation, method: str, extrapolation: str, seeds:
     fewer = num_images is not None and num_images < linearisation.num_images
     for wrong, param, hint in (
         (method not in _SIMULATIONS, "method", "Use one of " + ", ".join(_SIMULATIONS)),
-        (extrapolation not in ("none", "nested_subsets"), "extrapolation", "Use none or nested_subsets."),
+        (
+            extrapolation not in get_args(Extrapolation),
+            "extrapolation",
+            "Use one of " + ", ".join(get_args(Extrapolation)),
+        ),
         (seeds < 1, "seeds", "Simulate at least one order of the images."),
         (fewer, "num_images", f"At least the {linearisation.num_images} measured images are trained on."),
     ):
@@ -148,10 +158,18 @@ def _warnings(linearisation: Linearisation, training: Training, method: Method, 
     more = (num_images or 0) > linearisation.num_images
     found = {
         "zero_head_leaves_head_kernel_only": frozen and moving and linearisation.zero_head,
-        "backbone_decay_not_measured": moving and training.weight_decay > 0 and linearisation.decay_QN is None,
+        "backbone_decay_not_measured": moving
+        and training.weight_decay > 0
+        and linearisation.decay_QN is None
+        and _decays(training),
         "batch_holds_all_measured_images": more and training.batch_size >= linearisation.num_images,
     }
     return [*linearisation.warnings, *(code for code, holds in found.items() if holds)]
+
+
+def _decays(training: Training) -> bool:
+    """Tell whether weight decay shrinks a weight by more than a hundredth on the way."""
+    return training.weight_decay * sum(training.effective_rates) > _NEGLIGIBLE_DECAY
 
 
 def _calibrated(curve: Curve, steps: int, calibration: Calibration, stretch_L: _Array) -> Curve:

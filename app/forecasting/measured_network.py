@@ -34,7 +34,8 @@ class MeasuredNetwork:
     """The arrays of a linearisation and the time of a step.
 
     Attributes:
-        features_ND: pooled features of a class-balanced subset.
+        features_ND: pooled features; the images of the kernel, a class-balanced subset, come first, and any further
+            ones behind them.
         labels_N: their classes, 0 to C - 1.
         basis_DQ: orthonormal directions of the features along which gradients were measured.
         kernel: (N Q) x (N Q) of a ``class`` kernel, N x N of a ``trace`` kernel; of no size where there is ``none``.
@@ -56,12 +57,19 @@ class MeasuredNetwork:
     step_times: tuple[StepTime, ...]
 
     @property
+    def measured_images(self) -> int:
+        """Number of images whose gradients were measured: the first ones."""
+        if self.kind == "none":
+            return len(self.labels_N)
+        return len(self.kernel) // (self.basis_DQ.shape[1] if self.kind == "class" else 1)
+
+    @property
     def family(self) -> str:
-        """Architectures that are too alike to calibrate one by the other: a name up to its first digit."""
+        """Architectures that are too alike to calibrate one by the other: a name up to its version or first digit."""
         name = self.architecture.rpartition(":")[2]
         for prefix in _PREFIXES:
             name = name.removeprefix(prefix)
-        found = re.match("[a-z]+", name)
+        found = re.match(r"[a-z]+?(?=v?\d|[^a-z]|$)", name)
         return found.group() if found else name
 
     def linearisation(self) -> Linearisation:

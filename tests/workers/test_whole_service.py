@@ -172,7 +172,7 @@ def test_fine_tuning_is_forecast(client: httpx.Client, dataset: str) -> None:
         found = row["forecast"]
         assert found["training"]["images"] == 260, "of 40 a class, 8 are for the test and 6 for validation"
         assert found["training"]["steps"] == 4 * 9
-        assert found["measured_images"] == 40
+        assert (found["measured_images"], found["simulated_images"]) == (40, 200)
         assert found["step_seconds"] > 0
         assert found["largest_learning_rate"] > 0
         if found["verdict"] == "reached":

@@ -154,9 +154,11 @@ def test_a_rate_between_the_limits_is_doubted():
 
 
 def test_what_was_not_measured_is_told():
-    toy, decaying = TOY, dataclasses.replace(TRAINING, weight_decay=1e-3)
+    toy, decaying = TOY, dataclasses.replace(TRAINING, weight_decay=1e-2)
     assert "backbone_decay_not_measured" in forecast(toy.linearise(decay_NQ=None), decaying, HALF).warnings
     assert "backbone_decay_not_measured" not in forecast(toy.linearise(), decaying, HALF).warnings
+    hardly = dataclasses.replace(TRAINING, weight_decay=1e-4)
+    assert "backbone_decay_not_measured" not in forecast(toy.linearise(decay_NQ=None), hardly, HALF).warnings
     large = dataclasses.replace(TRAINING, batch_size=64)
     assert "batch_holds_all_measured_images" in forecast(toy.linearise(), large, HALF, num_images=500).warnings
     early = dataclasses.replace(TRAINING, steps=40)

@@ -1,0 +1,121 @@
+"""The kernel of images whose gradients were not measured, from their features.
+
+Legend: N images of the kernel, M all images (the first N are those of the kernel), Q directions.
+
+Few images are easy to fit: simulated on 100 of 200 to 240 images, trainings of packaged networks took as little as a
+half of their real steps. Gradients cost many times what features do, so those of further images are filled in.
+
+The gradients J_i of the features (Q x parameters) are taken for a Gaussian process over images, whose covariance is
+m(i, j) A: m is the cosine of the centred features plus a ridge for what each image has of its own, A (Q x Q) says how
+the directions go together. Both follow from the measured kernel alone by maximum likelihood: A = sum_ij (m^-1)_ij K_ij
+/ N, and the ridge is the least of log det A / Q + log det m / N. The kernel of all images is then the mean of J J'
+given the measured gradients,
+
+    K_MM = P K P' + (m_MM - P m_NM) A    with P = m_MN m_NN^-1,
+
+which leaves the measured part as it is and cannot be indefinite. It says nothing of labels.
+"""
+
+import dataclasses
+
+import numpy as np
+import scipy.optimize
+from numpy.typing import NDArray
+
+from app.forecasting.linearisation import Linearisation
+
+_Array = NDArray[np.float64]
+
+LARGEST = 3000
+"""Rows of an extended kernel, images times directions: a simulated step reads all of it."""
+
+_RIDGES = (1e-3, 1e2)
+
+
+def extended(linearisation: Linearisation, *, largest: int = LARGEST) -> Linearisation:
+    """Return the network with its further images among those of the kernel, as many as there is room for.
+
+    Args:
+        linearisation: with or without further images; without, or with a frozen backbone, it comes back as it is.
+        largest: rows of the kernel at most. The measured images all stay; further ones are taken class by class.
+    """
+    room = largest // max(1, linearisation.num_directions) - linearisation.num_images
+    if not len(linearisation.further_labels_M) or not linearisation.num_directions or room < 1:
+        return linearisation
+    chosen = _balanced(linearisation.further_labels_M, room)
+    features_MD = np.vstack([linearisation.features_ND, linearisation.further_MD[chosen]])
+    weight_MN, rest_MM, across_QQ = _fitted(linearisation, features_MD)
+    blocks = _blocks(linearisation)
+    blocks_MMQQ = np.einsum("mi,ijab,lj->mlab", weight_MN, blocks, weight_MN, optimize=True)
+    blocks_MMQQ += rest_MM[:, :, None, None] * across_QQ
+    kernel = linearisation.class_kernel_QNQN
+    precision = np.dtype(np.float64) if kernel is None else kernel.dtype
+    decay = linearisation.decay_QN
+    return dataclasses.replace(
+        linearisation,
+        features_ND=features_MD,
+        labels_N=np.concatenate([linearisation.labels_N, linearisation.further_labels_M[chosen]]),
+        class_kernel_QNQN=None
+        if kernel is None
+        else np.ascontiguousarray(blocks_MMQQ.transpose(2, 0, 3, 1), precision),
+        trace_kernel_NN=None if linearisation.trace_kernel_NN is None else blocks_MMQQ[:, :, 0, 0],
+        decay_QN=None if decay is None else decay @ weight_MN.T,
+        further_MD=np.delete(linearisation.further_MD, chosen, axis=0),
+        further_labels_M=np.delete(linearisation.further_labels_M, chosen),
+    )
+
+
+def similarity(features_MD: _Array, images: int) -> _Array:
+    """Return the cosines (M, M) of all images' features, centred and scaled by the first ``images`` of them.
+
+    A coordinate of 1 beside the scaled features keeps an image near the centre from pointing anywhere.
+    """
+    centred_MD = features_MD - features_MD[:images].mean(axis=0)
+    size = np.sqrt((centred_MD[:images] ** 2).sum(axis=1).mean())
+    rows = np.hstack([centred_MD / max(size, np.finfo(np.float64).tiny), np.ones((len(features_MD), 1))])
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows @ rows.T)
+
+
+def _fitted(linearisation: Linearisation, features_MD: _Array) -> tuple[_Array, _Array, _Array]:
+    """Return P (M, N), what it leaves unexplained of m (M, M), and A (Q, Q)."""
+    images = linearisation.num_images
+    cosine_MM = similarity(features_MD, images)
+    values_K, vectors_NK = np.linalg.eigh(cosine_MM[:images, :images])
+    values_K = values_K.clip(min=0)
+    along_KQQ = np.einsum("ik,ijab,jk->kab", vectors_NK, _blocks(linearisation), vectors_NK, optimize=True)
+
+    def across_QQ(ridge: float) -> _Array:
+        return np.asarray(np.einsum("k,kab->ab", 1 / (values_K + ridge), along_KQQ) / images)
+
+    def surprise(log_ridge: float) -> float:
+        ridge = float(np.exp(log_ridge))
+        # The kernel of fewer parameters than directions, or of equal directions, is singular: its null space is left.
+        spread = np.linalg.eigvalsh(across_QQ(ridge))
+        spread = spread[spread > 1e-12 * spread[-1]]
+        return float(np.log(spread).mean() + np.log(values_K + ridge).mean())
+
+    best = scipy.optimize.minimize_scalar(surprise, bounds=np.log(_RIDGES), method="bounded")
+    ridge = float(np.exp(best.x))
+    own_MM = cosine_MM + ridge * np.eye(len(cosine_MM))
+    inverse_NN = vectors_NK / (values_K + ridge) @ vectors_NK.T
+    weight_MN = own_MM[:, :images] @ inverse_NN
+    rest_MM = own_MM - weight_MN @ own_MM[:images]
+    return weight_MN, (rest_MM + rest_MM.T) / 2, across_QQ(ridge)
+
+
+def _blocks(linearisation: Linearisation) -> _Array:
+    """Return the kernel as a Q x Q block for every pair of images (N, N, Q, Q); 1 x 1 of a trace kernel."""
+    if linearisation.class_kernel_QNQN is not None:
+        return linearisation.class_kernel_QNQN.transpose(1, 3, 0, 2).astype(np.float64)
+    assert linearisation.trace_kernel_NN is not None
+    return linearisation.trace_kernel_NN[:, :, None, None].astype(np.float64)
+
+
+def _balanced(labels_M: NDArray[np.intp], images: int) -> NDArray[np.intp]:
+    """Return ascending places of at most so many images, the first of every class before the second of any."""
+    place_M = np.zeros(len(labels_M), dtype=np.intp)
+    for label in np.unique(labels_M):
+        members = np.flatnonzero(labels_M == label)
+        place_M[members] = np.arange(len(members))
+    return np.sort(np.argsort(place_M, kind="stable")[:images])
