@@ -100,6 +100,8 @@ def _show(bar: Bar, selection: Selection) -> None:
         told.append(f"{counts.cached} from the cache")
     if counts.failed:
         told.append(f"{counts.failed} failed")
+    if selection.verify and counts.ended == counts.total and not selection.has_ended:
+        told.append("fine-tuning the first of them")
     milestone = ", ".join(told)
     current = [f"{one.name} {one.stage} {one.done}/{one.total}" for one in selection.progress.current]
     bar.update(selection.progress.fraction, 1.0, "; ".join([milestone, *current]), milestone=milestone)

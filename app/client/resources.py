@@ -180,6 +180,7 @@ class Selection(Job):
     race: Race | None = None
     budget: Budget | None = None
     target: dict[str, Any] | None = None
+    verify: dict[str, Any] | None = None
     worker_seconds: float = 0.0
     verdict: str | None
 

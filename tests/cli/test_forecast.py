@@ -139,3 +139,19 @@ def test_the_page_says_how_sure_it_is_and_what_it_costs() -> None:
 @pytest.mark.parametrize(("seconds", "told"), [(0.05, "0.05 s"), (99, "99 s"), (130, "2.17 min"), (7200, "2 h")])
 def test_durations(seconds: float, told: str) -> None:
     assert duration(seconds) == told
+
+
+def test_a_selection_asks_for_forecasts_and_for_a_proof(served: Served) -> None:
+    add_model(served.database, "wanted")
+    dataset = add_ready_dataset(served.database, tenant="default", content="f")
+    told = served.run(
+        *("select", dataset, "--model", "wanted", "--target", "0.2", "--price", "1.5"),
+        *("--verify", "2", "--verify-budget", "600", "--no-wait", "--json"),
+    ).json
+    assert (told["target"]["target"]["value"], told["target"]["price_per_hour"]) == (0.2, 1.5)
+    assert (told["verify"]["k"], told["verify"]["budget_seconds"]) == (2, 600.0)
+    for options in (("--price", "2"), ("--verify-budget", "60")):
+        refused = served.run("select", dataset, *options)
+        assert refused.code == 2
+        assert "add --" in refused.err
+    assert served.run("select", dataset, "--target", "nan").code == 1
