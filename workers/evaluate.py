@@ -147,12 +147,15 @@ def _forecast(runtime: Runtime, task: Task, held: HeldLease) -> dict[str, Any]:
             extraction = features_of(runtime, task.spec, shard, images.rows_E, key, task.earlier, held)
             features_ED = extraction.features_ND
             stored, measured = measured_network(runtime, task.spec, shard, features_ED, images, key, held)
-        with threadpool_limits(1, user_api="blas"):
-            found = answer(measured, task.question)
-    except (EvaluationFailed, BadRequest) as error:
+    except EvaluationFailed as error:
         if error.code == "out_of_memory":
             raise  # another attempt, or another worker, may have more
         return {"error": error.as_dict(), "object": None}
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            found = answer(measured, task.question)
+    except (EvaluationFailed, BadRequest) as error:
+        return {"error": error.as_dict(), "object": stored}  # other questions may have an answer
     return {name: value for name, value in found.items() if name != "curve"} | {"error": None, "object": stored}
 
 

@@ -96,7 +96,7 @@ class _Contest:
 
     def __init__(self, runtime: Runtime, lease: Lease, held: HeldLease, task: Task, data: Data) -> None:
         self._runtime, self._lease, self._held, self._task, self._data = runtime, lease, held, task, data
-        self._noted_at = time.monotonic()
+        self._began_at = self._noted_at = time.monotonic()
         self._result: dict[str, Any] = task.result or {
             "device": str(runtime.device),
             "images": data.counts,
@@ -155,8 +155,14 @@ class _Contest:
             if task.budget_seconds is None or not entrants:
                 rungs = [Rung(steps, len(entrants))]
             else:
-                left = task.budget_seconds - task.spent - (time.monotonic() - self._noted_at)
-                found = plan_halving(entrants, budget_seconds=left, full_steps=steps, least_steps=_LEAST_STEPS)
+                self._note()
+                found = plan_halving(
+                    entrants,
+                    budget_seconds=task.budget_seconds,
+                    spent_seconds=task.spent + self._noted_at - self._began_at,
+                    full_steps=steps,
+                    least_steps=_LEAST_STEPS,
+                )
                 rungs = list(found.rungs)
             seconds = {entrant.name: self._open[entrant.name].step_time for entrant in entrants}
             self._result["plan"] = plan = {
@@ -166,7 +172,8 @@ class _Contest:
             }
             self._note()
         rungs = [Rung(**rung) for rung in plan["rungs"]]
-        return rungs, replace(task.recipe, max_steps=min(steps, rungs[-1].steps))
+        last = rungs[-1].steps
+        return rungs, task.recipe if last >= steps else replace(task.recipe, max_steps=last)
 
     def _finish(self, model_id: str, tuned: Tuned, recipe: Recipe) -> None:
         """Keep what a model has learned, and end it."""

@@ -1,6 +1,5 @@
 """The proof of a ranking: its first models really fine-tuned, and what that says of it."""
 
-import math
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -8,9 +7,6 @@ from sqlalchemy.orm import Session
 from app.domain.finetuning import Recipe
 from app.storage.repositories.finetunes import Finetunes
 from app.storage.tables import Finetune, Selection
-
-_SURE = 1.645
-"""Standard errors beyond which two measured accuracies differ, one in ten times by chance."""
 
 
 def begin(session: Session, selection: Selection, models: dict[str, dict[str, Any]]) -> Finetune:
@@ -36,6 +32,8 @@ def begin(session: Session, selection: Selection, models: dict[str, dict[str, An
 
 def sentence(first_id: str, finetune: Finetune) -> str:
     """Return what measured accuracies say of the model that is ranked first."""
+    if finetune.error is not None:
+        return f"Fine-tuning failed: {finetune.error['message'].rstrip('.')} ({finetune.error['code']})."
     result = finetune.result or {}
     tested = [entry for entry in result.get("models", []) if entry["test_accuracy"] is not None]
     if not tested:
@@ -47,11 +45,11 @@ def sentence(first_id: str, finetune: Finetune) -> str:
         return f"Fine-tuned for real, {_told(best)} of {images} unseen images right."
     if best["model"] == first_id:
         second = max((entry for entry in tested if entry is not best), key=lambda entry: entry["test_accuracy"])
-        agreed = "agrees" if _differ(best, second, images) else "does not contradict"
+        agreed = "agrees" if _differ(best, second) else "does not contradict"
         return f"Fine-tuning {agreed}: {_told(best)} of {images} unseen images right, {_told(second)}."
     if first is None:
         return f"Fine-tuning gave the first one up on the way; {_told(best)} of {images} unseen images right."
-    if _differ(best, first, images):
+    if _differ(best, first):
         return f"Fine-tuning disagrees: {_told(best)} of {images} unseen images right, {_told(first)}."
     return f"Fine-tuning cannot tell them apart: {_told(best)} of {images} unseen images right, {_told(first)}."
 
@@ -60,7 +58,6 @@ def _told(entry: dict[str, Any]) -> str:
     return f"{entry['name']} gets {entry['test_accuracy']:.1%}"
 
 
-def _differ(one: dict[str, Any], other: dict[str, Any], images: int) -> bool:
-    shares = one["test_accuracy"], other["test_accuracy"]
-    error = math.sqrt(sum(share * (1 - share) for share in shares) / images)
-    return bool(abs(shares[0] - shares[1]) > _SURE * error)
+def _differ(better: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Tell whether the intervals of two measured accuracies are apart."""
+    return bool(better["interval"][0] > other["interval"][1])

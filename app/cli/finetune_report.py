@@ -73,7 +73,7 @@ def _legend(finetune: Finetune) -> str:
     if images:
         lines.append(
             f"{images['train']:,} images trained, {images['validation']:,} chose the learning rate, "
-            f"{images['test']:,} tested. Steps: of all learning rates together."
+            f"{images['test']:,} tested. Steps: with the best learning rate."
         )
     spent = f"{duration(finetune.worker_seconds)} of worker time"
     lines.append(f"{spent} on {finetune.device}." if finetune.device else f"{spent}.")

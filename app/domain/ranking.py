@@ -293,7 +293,8 @@ def wilson_interval(right: float, total: float, level: float) -> tuple[float, fl
     share, weight = right / total, z * z / total
     centre = (share + weight / 2) / (1 + weight)
     half = z * math.sqrt(share * (1 - share) / total + weight / (4 * total)) / (1 + weight)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # At the ends rounding must not leave the share itself out.
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
 def _verdict(

@@ -33,6 +33,7 @@ from app.scoring.workspace import Workspace
 
 _Matrix = NDArray[np.float64]
 _FEW_CLASSES = 32  # up to this many, one matrix product is faster than a sum for each
+_OF_KERNELS = 4
 _DECOMPOSITIONS_SHARE = 16  # of the budget of memory may be spent on a faster decomposition
 
 
@@ -166,7 +167,8 @@ class Panel(FeatureMatrix):
     def _of_probes(self, probes: Iterable[int]) -> "Panel":
         assert self._gradients is not None  # the number of probes was known
         rows_NK = coordinates(self._gradients, np.array(probes))
-        memory_bytes = self.workspace.memory_bytes
+        # The kernels are in memory as they are: what takes a few times as much is, too.
+        memory_bytes = max(self.workspace.memory_bytes, _OF_KERNELS * self._gradients.centred_PNN.nbytes)
         return Panel(rows_NK, self.labels_N, units=self.units_N, products=self.products, memory_bytes=memory_bytes)
 
     @property

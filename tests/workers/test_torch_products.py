@@ -23,6 +23,7 @@ def panel_of(shape, products, dtype=np.float32):
     return Panel(
         sample.features_ND.astype(dtype),
         sample.labels_N,
+        gradients=sample.gradients_PNS,
         source_probabilities=sample.probabilities_NZ,
         reference_features=sample.reference_NR,
         source_classes=SourceClasses(sample.means_ZD, np.ones(len(sample.means_ZD))),

@@ -4,13 +4,19 @@ from typing import Any
 
 import pytest
 
+from app.domain.ranking import wilson_interval
 from app.storage.tables import Finetune
 from workers.verification import sentence
 
 
 def proof(*accuracies: float | None, images: int = 400) -> Finetune:
     entries: list[dict[str, Any]] = [
-        {"model": f"m{number}", "name": f"model {number}", "test_accuracy": accuracy}
+        {
+            "model": f"m{number}",
+            "name": f"model {number}",
+            "test_accuracy": accuracy,
+            "interval": None if accuracy is None else wilson_interval(accuracy * images, images, 0.9),
+        }
         for number, accuracy in enumerate(accuracies, 1)
     ]
     return Finetune(id="ft_1", result={"images": {"test": images}, "models": entries})
@@ -37,6 +43,16 @@ def test_what_is_said(accuracies: tuple[float | None, ...], said: str) -> None:
 
 def test_few_images_tell_less() -> None:
     assert sentence("m1", proof(0.9, 0.8, images=20)).startswith("Fine-tuning does not contradict")
+
+
+def test_all_of_four_images_prove_nothing() -> None:
+    assert sentence("m1", proof(1.0, 0.5, images=4)).startswith("Fine-tuning does not contradict")
+
+
+def test_why_a_fine_tune_failed_is_said() -> None:
+    error = {"code": "budget_too_small", "message": "Too little.", "param": None, "hint": None}
+    said = sentence("m1", Finetune(id="ft_1", result=None, error=error))
+    assert said == "Fine-tuning failed: Too little (budget_too_small)."
 
 
 def test_a_fine_tune_that_failed_has_no_result() -> None:

@@ -52,7 +52,13 @@ class Standing:
 
 
 def plan_halving(
-    entrants: Sequence[Entrant], *, budget_seconds: float, full_steps: int, least_steps: int, factor: int = FACTOR
+    entrants: Sequence[Entrant],
+    *,
+    budget_seconds: float,
+    full_steps: int,
+    least_steps: int,
+    factor: int = FACTOR,
+    spent_seconds: float = 0.0,
 ) -> Plan:
     """Return the plan that trains longest within the budget.
 
@@ -65,6 +71,7 @@ def plan_halving(
         full_steps: of a whole training.
         least_steps: of the first rung, below which a comparison says nothing.
         factor: at least 2.
+        spent_seconds: of the budget, before the plan.
 
     Raises:
         EvaluationFailed: ``budget_too_small`` where not even a first rung of ``least_steps`` and what follows fits;
@@ -80,19 +87,20 @@ def plan_halving(
         raise ValueError("factor must be at least 2, steps at least 1")
     least = min(least_steps, full_steps)
     minimum = _plan(entrants, least, full_steps, factor)
-    if minimum.seconds > budget_seconds:
+    needed = minimum.seconds + spent_seconds
+    if needed > budget_seconds:
         raise EvaluationFailed(
             "budget_too_small",
-            f"comparing {len(entrants)} models by training takes at least {_up(minimum.seconds)} s, "
+            f"comparing {len(entrants)} models by training takes at least {_up(needed)} s, "
             f"the budget is {budget_seconds:g} s",
             param="budget",
-            hint=f"Allow {_up(minimum.seconds)} s, or compare fewer models.",
+            hint=f"Allow {_up(needed)} s and a little more, or compare fewer models.",
         )
     # A longer first rung never costs less until rungs fall away, where it may: so every length is looked at.
     best = minimum
     for first in range(least + 1, full_steps + 1):
         longer = _plan(entrants, first, full_steps, factor)
-        if longer.seconds <= budget_seconds:
+        if longer.seconds + spent_seconds <= budget_seconds:
             best = longer
     return best
 

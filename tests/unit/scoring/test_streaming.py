@@ -33,6 +33,7 @@ def panel_of(sample, features, **options):
     return Panel(
         features,
         sample.labels_N,
+        gradients=sample.gradients_PNS,
         source_probabilities=sample.probabilities_NZ,
         reference_features=np.tile(sample.reference_NR, 12),
         source_classes=SourceClasses(sample.means_ZD, np.ones(len(sample.means_ZD))),
