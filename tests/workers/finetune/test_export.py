@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision.models
+from PIL import Image
 from safetensors.torch import load, load_file, save_file
 
 from app.domain.errors import EvaluationFailed
 from app.domain.finetuning import Recipe
 from app.domain.model_spec import Head, ModelSpec, Preprocessing, Pretraining
+from app.ingest.colour import to_rgb
 from tests.fixtures.weights import file_source, packaged, weights_cache
 from tests.workers.finetune.conftest import SIDE, pictures, store_of
 from workers.finetune.export import Export, export_files, export_zip
@@ -248,3 +250,27 @@ def test_nothing_is_exported_of_a_training_that_diverged(zoo: dict[str, tuple[Mo
     with pytest.raises(EvaluationFailed) as refused:
         export_files(export_of(spec, lost))
     assert refused.value.code == "nothing_to_export"
+
+
+def test_the_script_sees_images_as_this_product_does_or_refuses_them(
+    zoo: dict[str, tuple[ModelSpec, Network]], tmp_path: Path
+) -> None:
+    spec, network = zoo["test_resnet"]
+    script = loaded_script(written(export_files(export_of(spec, somehow_tuned(network))), tmp_path))
+    half = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    half.paste((200, 30, 10, 255), (0, 0, 20, 40))
+    for mode in ("RGBA", "LA", "P", "L", "1", "CMYK", "RGB"):
+        path = tmp_path / f"{mode}.{'tiff' if mode == 'CMYK' else 'png'}"
+        half.convert("RGB" if mode == "CMYK" else mode).convert(mode).save(path)
+        with Image.open(path) as opened:
+            expected = to_rgb(opened)[0].convert("RGB")
+        assert np.array_equal(np.asarray(script.colours(path)), np.asarray(expected)), mode
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.full((40, 40), 4000, np.uint16)).save(deep)
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+    for path, told in ((deep, "16 bits"), (text, "cannot be read"), (tmp_path / "none.png", "cannot be read")):
+        with pytest.raises(SystemExit, match=told):
+            script.colours(path)
+    with pytest.raises(SystemExit, match="is no folder"):
+        script.train(tmp_path / "nowhere", tmp_path / "weights.safetensors", tmp_path / "out.safetensors", 1)
