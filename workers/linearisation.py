@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from app.domain.errors import EvaluationFailed
 from app.domain.finetuning import Recipe
 from app.domain.model_spec import ModelSpec
 from app.forecasting.head_basis import head_basis_DQ
@@ -118,7 +119,10 @@ def _trace(sketches: GradientSketches) -> NDArray[np.float64]:
 def _train_images(shard: Path) -> int:
     """Return how many images a fine-tuning of the data set trains on."""
     labels_N, _, splits = read_labels(shard)
-    return len(split_images(labels_N, split_names=splits).train_T)
+    try:
+        return len(split_images(labels_N, split_names=splits).train_T)
+    except EvaluationFailed:  # too few to hold any out: the user's own training has them all
+        return len(labels_N)
 
 
 def _step_times(network: Network, classes: int, held: HeldLease) -> tuple[StepTime, ...]:

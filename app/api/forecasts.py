@@ -88,7 +88,7 @@ class Forecast(ForecastTime):
     curve: ForecastCurve | None
 
 
-_PARAMETERS = {"recipe.max_steps": "epochs", "learning_rates": "lr", "batch_size": "batch"}
+_PARAMETERS = {"recipe.max_steps": "max_steps", "learning_rates": "lr", "batch_size": "batch"}
 """What the fields of a recipe are called in the query."""
 
 Method = Literal["bilinear", "linear_probe", "frozen_kernel", "gradient_flow", "diffusion"]
@@ -107,6 +107,7 @@ def get_forecast(
     lr: Annotated[float | None, Query(gt=0, le=1000, description="Learning rate.")] = None,
     batch: Annotated[int | None, Query(ge=1, le=4096, description="Batch size.")] = None,
     epochs: Annotated[int | None, Query(ge=1, le=1000)] = None,
+    max_steps: Annotated[int | None, Query(ge=1, le=1_000_000, description="Where the epochs would need more.")] = None,
     momentum: Annotated[float | None, Query(ge=0, lt=1)] = None,
     weight_decay: Annotated[float | None, Query(ge=0, le=1)] = None,
     schedule: Annotated[Literal["milestones", "constant"] | None, Query()] = None,
@@ -139,12 +140,20 @@ def get_forecast(
         "learning_rates": None if lr is None else (lr,),
         "batch_size": batch,
         "epochs": epochs,
+        "max_steps": max_steps,
         "momentum": momentum,
         "weight_decay": weight_decay,
         "schedule": schedule,
         "loss": loss,
     }
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    if target is None and kind not in (None, question.target.kind):
+        raise BadRequest(
+            "invalid_target",
+            f"{question.target.value:g} is a level of {question.target.kind}, not of {kind}.",
+            param="target",
+            hint=f"Say which {kind} counts as trained: target=...",
+        )
     level = _level(kind or question.target.kind, question.target.value if target is None else target)
     question = replace(
         question,

@@ -20,7 +20,11 @@ from app.storage.tables import Evaluation, Finetune, Model, Selection
 
 router = APIRouter(tags=["selections"])
 
-_FORECAST = ["forecast", "forecast_steps", "forecast_seconds", "forecast_seconds_low", "forecast_seconds_high"]
+_FORECAST = [
+    *("forecast", "forecast_steps", "forecast_seconds", "forecast_seconds_low", "forecast_seconds_high"),
+    *("forecast_cost", "forecast_error"),
+]
+_VERIFIED = ["verified", "verified_accuracy", "verified_accuracy_low", "verified_accuracy_high"]
 
 
 class ShuffledLabels(BaseModel):
@@ -139,7 +143,7 @@ def get_results(
     if max_seconds is not None:
         rows = [row for row in rows if _seconds(row) <= max_seconds]
     if format == "csv" or (format is None and "text/csv" in accept):
-        return Response(_as_csv(rows, selection.scores), media_type="text/csv", headers={"ETag": tag})
+        return Response(_as_csv(rows, selection), media_type="text/csv", headers={"ETag": tag})
     ranking = selection.ranking or {}
     response.headers["ETag"] = tag
     return Results(
@@ -203,12 +207,13 @@ def _seconds(row: RankedModel) -> float:
     return math.inf if found is None else found
 
 
-def _as_csv(rows: list[RankedModel], scores: list[str]) -> str:
+def _as_csv(rows: list[RankedModel], selection: Selection) -> str:
+    scores = selection.scores
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
     columns = ["rank", "rank_low", "rank_high", "tie_group", "name", "model", "parameters", "images", "status"]
-    has_target = any(row.forecast or row.forecast_error for row in rows)
-    columns += _FORECAST if has_target else []
+    columns += _FORECAST if selection.target else []
+    columns += _VERIFIED if selection.verify else []
     writer.writerow(columns + [column for name in scores for column in (name, f"{name}_stderr")] + ["error"])
     for row in rows:
         low, high = row.rank_interval or ("", "")
@@ -223,12 +228,22 @@ def _as_csv(rows: list[RankedModel], scores: list[str]) -> str:
             row.images,
             row.status,
         ]
-        if has_target:
-            time = row.forecast
-            soonest, latest = (time.seconds_interval if time else None) or (None, None)
-            cells += [time.verdict, time.steps, time.seconds, soonest, latest] if time else [""] * len(_FORECAST)
+        if selection.target:
+            cells += _forecast_cells(row)
+        if selection.verify:
+            proof = row.verified
+            worst, best = (proof.interval if proof else None) or (None, None)
+            cells += [proof.verdict, proof.test_accuracy, worst, best] if proof else [""] * len(_VERIFIED)
         for name in scores:
             score = row.scores.get(name)
             cells += [score.value, score.stderr] if score else ["", ""]
         writer.writerow([*cells, row.error.code if row.error else ""])
     return text.getvalue()
+
+
+def _forecast_cells(row: RankedModel) -> list[object]:
+    time, error = row.forecast, row.forecast_error
+    if time is None:
+        return [*[""] * (len(_FORECAST) - 1), error.code if error else ""]
+    soonest, latest = time.seconds_interval or (None, None)
+    return [time.verdict, time.steps, time.seconds, soonest, latest, time.cost, ""]

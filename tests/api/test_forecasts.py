@@ -34,9 +34,11 @@ REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
     ({"target": "inf"}, "invalid_request", "target"),
     ({"price_per_hour": -1}, "invalid_request", "price_per_hour"),
     ({"method": "magic"}, "invalid_request", "method"),
-    ({"target": 2}, "invalid_target", None),
-    ({"kind": "accuracy", "target": 1.5}, "invalid_target", None),
-    ({"epochs": 1000, "batch": 1}, "training_too_long", None),
+    ({"kind": "accuracy"}, "invalid_target", "target"),
+    ({"max_steps": 0}, "invalid_request", "max_steps"),
+    ({"target": 2}, "invalid_target", "target"),
+    ({"kind": "accuracy", "target": 1.5}, "invalid_target", "target"),
+    ({"epochs": 1000, "batch": 1}, "training_too_long", "max_steps"),
 ]
 PATH = "/v1/selections/{selection_id}/models/{model}/forecast"
 
@@ -146,6 +148,7 @@ class TestResults:
         assert [low, high] == found["seconds_interval"]
         assert (beta["name"], beta["lfc"]) == ("beta", "0.5")
         assert (gamma["forecast"], gamma["forecast_seconds"]) == ("", "")
+        assert (alpha["forecast_error"], gamma["forecast_error"]) == ("", "gradients_unsupported")
         assert (delta["forecast"], delta["forecast_seconds"], delta["forecast_seconds_low"]) == ("reached", "", "")
         plain = SelectionWork(work.service, ask(user, dataset).json()["id"])
         plain.finish("alpha", {"lfc": 0.5})
@@ -181,6 +184,10 @@ class TestForecast:
         assert longer.json()["step_seconds"] == pytest.approx(0.25)
         squared = forecast(user, work, "alpha", loss="squared").json()
         assert squared["curve"]["loss"][0] == pytest.approx(0.5)
+        short = forecast(user, work, "alpha", max_steps=7).json()
+        assert (short["training"]["steps"], short["curve"]["steps"][-1]) == (7, 7)
+        rescued = forecast(user, work, "alpha", epochs=1000, batch=1, max_steps=50)
+        assert rescued.json()["training"]["steps"] == 50
         accuracy = forecast(user, work, "alpha", kind="accuracy", target=0.9).json()
         assert (accuracy["level"], "classified correctly" in accuracy["definition"]) == (0.9, True)
         assert forecast(user, work, "alpha", price_per_hour=36).json()["cost"] == pytest.approx(10 * before["cost"])

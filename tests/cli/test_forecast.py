@@ -154,4 +154,6 @@ def test_a_selection_asks_for_forecasts_and_for_a_proof(served: Served) -> None:
         refused = served.run("select", dataset, *options)
         assert refused.code == 2
         assert "add --" in refused.err
-    assert served.run("select", dataset, "--target", "nan").code == 1
+    refused = served.run("select", dataset, "--model", "wanted", "--target", "nan", "--no-wait", "--json")
+    assert refused.code == 1
+    assert "invalid_number" in refused.err
