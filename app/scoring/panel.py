@@ -4,7 +4,7 @@ Legend: N images, D feature dimensions, C classes, M = min(N, D), K <= M coordin
 classes, R dimensions of a reference model.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,7 @@ from app.domain.errors import EvaluationFailed
 from app.scoring.contract import Input
 from app.scoring.feature_matrix import FeatureMatrix, Part, frozen
 from app.scoring.gradient_kernels import GradientKernels
-from app.scoring.gradients.coordinates import checked_gradients, coordinates
+from app.scoring.gradients.coordinates import checked_gradients
 from app.scoring.gram import independent_rows
 from app.scoring.inputs import (
     SourceClasses,
@@ -33,7 +33,6 @@ from app.scoring.workspace import Workspace
 
 _Matrix = NDArray[np.float64]
 _FEW_CLASSES = 32  # up to this many, one matrix product is faster than a sum for each
-_OF_KERNELS = 4
 _DECOMPOSITIONS_SHARE = 16  # of the budget of memory may be spent on a faster decomposition
 
 
@@ -48,10 +47,12 @@ class Panel(FeatureMatrix):
         scale: a power of two that brings the largest feature below one; multiply by it to get the caller's features.
         labels_N: classes 0..C-1.
         given: the inputs that there are.
+        gradients: the kernels of the model's gradients; None when not given.
         source_classes: class means of the source data in the units of ``features_ND``; None when not given.
         facts: what is known of the model without images: ``parameters``, ``flops``, ``source_accuracy``.
         units_N: images with the same number are near-duplicates, drawn together when uncertainty is estimated; None
             when every image stands for itself.
+        of_any_labels: panels that follow from this one whatever its labels; shared with those of other labels.
         products: what computes large products.
         workspace: where matrices as large as the features are put.
     """
@@ -94,8 +95,9 @@ class Panel(FeatureMatrix):
         """
         super().__init__(features_ND, Workspace(memory_bytes))
         self.products: Products = products or NumpyProducts(self.workspace.memory_bytes // _DECOMPOSITIONS_SHARE)
+        self.of_any_labels: dict[Hashable, Panel] = {}
         self._set_labels(labels_N)
-        self._gradients = None if gradients is None else checked_gradients(gradients, self.num_images)
+        self.gradients = None if gradients is None else checked_gradients(gradients, self.num_images)
         self._raw_probabilities = (
             None if source_probabilities is None else checked_probabilities(source_probabilities, self.num_images)
         )
@@ -104,7 +106,7 @@ class Panel(FeatureMatrix):
         self.facts = checked_facts({} if facts is None else facts)
         self.units_N = None if units is None else checked_units(units, self.num_images)
         optional: dict[Input, object] = {
-            "gradients": self._gradients,
+            "gradients": self.gradients,
             "source_probabilities": self._raw_probabilities,
             "reference_features": self._raw_reference,
             "source_classes": self.source_classes,
@@ -122,8 +124,6 @@ class Panel(FeatureMatrix):
         other = object.__new__(Panel)
         other.__dict__.update({name: value for name, value in self.__dict__.items() if name not in _OF_LABELS})
         other._set_labels(labels_N)
-        if "gradient_panel" in self.__dict__:
-            other.gradient_panel = self.gradient_panel.with_labels(labels_N)
         return other
 
     def _set_labels(self, labels_N: ArrayLike) -> None:
@@ -147,35 +147,6 @@ class Panel(FeatureMatrix):
             return None
         means_ZD, weights_Z = checked_source_classes(source, self.num_dimensions, self.scale)
         return SourceClasses(frozen(means_ZD), weights_Z)
-
-    @cached_property
-    def gradient_panel(self) -> "Panel":
-        """The images as the mean kernel of the gradients sees them: rows of the same inner products for features.
-
-        Raises:
-            ValueError: there are no gradients; ``given`` tells.
-            EvaluationFailed: ``invalid_gradients``.
-        """
-        return self._of_probes(range(self._num_probes))
-
-    @cached_property
-    def gradient_panels_without_a_probe(self) -> "list[Panel]":
-        """The same without each of the probes; none if there is only one."""
-        probes = range(self._num_probes)
-        return [self._of_probes([one for one in probes if one != left_out]) for left_out in probes if len(probes) > 1]
-
-    def _of_probes(self, probes: Iterable[int]) -> "Panel":
-        assert self._gradients is not None  # the number of probes was known
-        rows_NK = coordinates(self._gradients, np.array(probes))
-        # The kernels are in memory as they are: what takes a few times as much is, too.
-        memory_bytes = max(self.workspace.memory_bytes, _OF_KERNELS * self._gradients.centred_PNN.nbytes)
-        return Panel(rows_NK, self.labels_N, units=self.units_N, products=self.products, memory_bytes=memory_bytes)
-
-    @property
-    def _num_probes(self) -> int:
-        if self._gradients is None:
-            raise ValueError("this panel has no gradients")
-        return len(self._gradients.centred_PNN)
 
     @property
     def wide(self) -> bool:
@@ -413,7 +384,5 @@ _OF_LABELS = frozenset(
         "residual_norms_N",
         "coordinate_sums_CK",
         "within_scatter_KK",
-        "gradient_panel",
-        "gradient_panels_without_a_probe",
     }
 )

@@ -15,6 +15,7 @@ import numpy as np
 from app.domain.resampling import stratified_stderr
 from app.scoring.contract import Result
 from app.scoring.features import alignment, lfc, ridge
+from app.scoring.gradients.panels import gradient_panel, panels_without_a_probe
 from app.scoring.panel import Panel
 
 
@@ -74,12 +75,12 @@ def gradient_loo(panel: Panel) -> Result:
     Raises:
         EvaluationFailed: ``no_held_out_images``: no class has two images.
     """
-    return ridge.ridge_loo(panel.gradient_panel)
+    return ridge.ridge_loo(gradient_panel(panel))
 
 
 def _of_gradients(score: Callable[[Panel], Result], panel: Panel) -> Result:
     """Return a score of the mean kernel; its standard error is over the draw of the images and that of the probes."""
-    result = score(panel.gradient_panel)
+    result = score(gradient_panel(panel))
     stderr = result.stderr
     if stderr is None and result.influence_N is not None:
         stderr = stratified_stderr(result.influence_N, panel.labels_N, panel.units_N)
@@ -90,7 +91,7 @@ def _of_gradients(score: Callable[[Panel], Result], panel: Panel) -> Result:
 
 def _probe_stderr(score: Callable[[Panel], Result], panel: Panel) -> float:
     """Return the jackknife standard error of the choice of probes; zero for one probe, of which nothing is known."""
-    values_P = np.array([score(other).value for other in panel.gradient_panels_without_a_probe])
+    values_P = np.array([score(other).value for other in panels_without_a_probe(panel)])
     if len(values_P) < 2:
         return 0.0
     return math.sqrt((len(values_P) - 1) / len(values_P) * float(np.square(values_P - values_P.mean()).sum()))
