@@ -15,7 +15,6 @@ from app.domain.interruption import Interrupted
 from app.domain.model_spec import ModelSpec
 from app.domain.states import EvaluationState
 from app.forecasting.question import Question, answer
-from app.ingest.shard import iter_images
 from app.scoring import Panel, find, measure
 from app.scoring.inputs import FACTS
 from app.scoring.registry import RANKED_BY, to_measure
@@ -37,12 +36,12 @@ from workers.feature_cache import (
     store_units,
 )
 from workers.gradient_scores import gradient_scores
-from workers.images import EvaluatedImages, choose_images
 from workers.lease import HeldLease
 from workers.linearisation import measured_network
 from workers.near_duplicates import near_duplicate_units
 from workers.runtime import Runtime
 from workers.stored_score import as_dict, measured
+from workers.subject import Subject
 from workers.torch_products import TorchProducts
 
 _SMALL_MATRIX = 2_000_000
@@ -87,10 +86,11 @@ def evaluate(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
     try:
         scored = load_scores(runtime.objects, key)
         cached = scored is not None and set(task.scores) <= set(scored.scores)
-        if scored is None or not cached:
-            scored = _measure(runtime, task, held, scored)
+        with Subject(runtime, task.spec, key, held) as subject:
+            if scored is None or not cached:
+                scored = _measure(subject, task, scored)
+            forecast = _forecast(subject, task.earlier, task.question) if task.is_last and task.question else None
         images = scored.images["evaluated"]
-        forecast = _forecast(runtime, task, held) if task.is_last and task.question else None
         result = {
             "forecast": forecast,
             "scores": {name: scored.scores[name] for name in task.scores},
@@ -113,47 +113,37 @@ def evaluate(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
         raise
 
 
-def _measure(runtime: Runtime, task: Task, held: HeldLease, known: ScoredModel | None) -> ScoredModel:
+def _measure(subject: Subject, task: Task, known: ScoredModel | None) -> ScoredModel:
     """Compute the scores that are not known yet; the network runs only when its features were not kept."""
-    key = task.key
-    with runtime.objects.as_file(f"datasets/{task.dataset_digest}.parquet") as shard:
-        images = choose_images(shard, key.max_images)
-        units_E = load_units(runtime.objects, key)
-        if units_E is None:
-            units_E = near_duplicate_units(iter_images(shard, images.rows_E.tolist()))
-            store_units(runtime.objects, key, units_E)
-        extraction = features_of(runtime, task.spec, shard, images.rows_E, key, task.earlier, held)
-        known_scores = known.scores if known else {}
-        wanted = [find(name) for name in task.scores if name not in known_scores]
-        of_gradients = gradient_scores(
-            runtime, task.spec, shard, [score for score in wanted if score.needs_gradients], images, units_E, key, held
-        )
+    objects, key = subject.runtime.objects, subject.key
+    units_E = load_units(objects, key)
+    if units_E is None:
+        units_E = near_duplicate_units(subject.decoded(subject.evaluated.rows_E.tolist()))
+        store_units(objects, key, units_E)
+    extraction = features_of(subject, task.earlier)
+    known_scores = known.scores if known else {}
+    wanted = [find(name) for name in task.scores if name not in known_scores]
+    of_gradients = gradient_scores(subject, [score for score in wanted if score.needs_gradients], units_E)
     # Threads that share a small matrix product mostly wait for each other: one is up to eight times as fast.
     threads = 1 if extraction.features_ND.size < _SMALL_MATRIX else None
     with threadpool_limits(threads, user_api="blas"):
-        scored, why = _score(runtime, task, extraction, images, units_E, held, known_scores | of_gradients)
-    store_explanation(runtime.objects, key, why)
-    store_scores(runtime.objects, key, scored)
+        scored, why = _score(subject, task, extraction, units_E, known_scores | of_gradients)
+    store_explanation(objects, key, why)
+    store_scores(objects, key, scored)
     return scored
 
 
-def _forecast(runtime: Runtime, task: Task, held: HeldLease) -> dict[str, Any]:
+def _forecast(subject: Subject, earlier: tuple[CacheKey, ...], question: Question) -> dict[str, Any]:
     """Return the forecast without its curve, and the object it is made from; or why there is none."""
-    assert task.question is not None
-    key = task.key
     try:
-        with runtime.objects.as_file(f"datasets/{task.dataset_digest}.parquet") as shard:
-            images = choose_images(shard, key.max_images)
-            extraction = features_of(runtime, task.spec, shard, images.rows_E, key, task.earlier, held)
-            features_ED = extraction.features_ND
-            stored, measured = measured_network(runtime, task.spec, shard, features_ED, images, key, held)
+        stored, measured = measured_network(subject, earlier)
     except EvaluationFailed as error:
         if error.code == "out_of_memory":
             raise  # another attempt, or another worker, may have more
         return {"error": error.as_dict(), "object": None}
     try:
         with threadpool_limits(1, user_api="blas"):
-            found = answer(measured, task.question)
+            found = answer(measured, question)
     except (EvaluationFailed, BadRequest) as error:
         return {"error": error.as_dict(), "object": stored}  # other questions may have an answer
     return {name: value for name, value in found.items() if name != "curve"} | {"error": None, "object": stored}
@@ -191,22 +181,21 @@ def _begin(runtime: Runtime, lease: Lease, held: HeldLease) -> Task:
 
 
 def _score(
-    runtime: Runtime,
+    subject: Subject,
     task: Task,
     extraction: Extraction,
-    images: EvaluatedImages,
     units_E: NDArray[np.int64],
-    held: HeldLease,
     known: dict[str, dict[str, Any]],
 ) -> tuple[ScoredModel, dict[str, Any]]:
     started = time.perf_counter()
+    device, images, held = subject.runtime.device, subject.evaluated, subject.held
     panel = Panel(
         extraction.features_ND,
         images.labels_E,
         source_probabilities=None if extraction.logits_NZ is None else softmax(extraction.logits_NZ, axis=1),
         facts=task.facts,
         units=units_E,
-        products=TorchProducts(runtime.device) if runtime.device.type == "cuda" else None,
+        products=TorchProducts(device) if device.type == "cuda" else None,
     )
     held.report("scoring", 0, len(task.scores))
     probe = measure(RANKED_BY, panel)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.forecasting.measured_network import MeasuredNetwork
 from app.scoring.gradient_kernels import GradientKernels
 from app.storage.objects import Objects
 from workers.extract.features import EXTRACTOR_VERSION, Extraction
@@ -34,17 +35,13 @@ class CacheKey:
         """The object with features and logits."""
         return f"extractions/{self.dataset_digest}/{self.model_digest}/v{EXTRACTOR_VERSION}-{self.max_images}.npz"
 
-    @property
-    def kernels(self) -> str:
-        """The object with the kernels of gradients."""
-        name = f"gradients-v{GRADIENTS_VERSION}-{self.max_images}"
-        return f"extractions/{self.dataset_digest}/{self.model_digest}/{name}.npz"
+    def kernels(self, of_images: int) -> str:
+        """Return the object with the kernels of gradients of about so many of the images."""
+        return self._of_gradients("gradients", of_images)
 
-    @property
-    def linearisation(self) -> str:
-        """The object with what forecasts need."""
-        name = f"linearisation-v{GRADIENTS_VERSION}-{self.max_images}"
-        return f"extractions/{self.dataset_digest}/{self.model_digest}/{name}.npz"
+    def linearisation(self, of_images: int) -> str:
+        """Return the object with what forecasts need, gradients of about so many of the images among it."""
+        return self._of_gradients("linearisation", of_images)
 
     @property
     def scores(self) -> str:
@@ -60,6 +57,10 @@ class CacheKey:
     def units(self) -> str:
         """The object that says which of the evaluated images are near-duplicates; the same for all models."""
         return f"scores/{self.dataset_digest}/units-v{SCORES_VERSION}-{self.max_images}.npz"
+
+    def _of_gradients(self, kind: str, of_images: int) -> str:
+        name = f"{kind}-v{GRADIENTS_VERSION}-{of_images}-of-{self.max_images}"
+        return f"extractions/{self.dataset_digest}/{self.model_digest}/{name}.npz"
 
     @property
     def _scored(self) -> str:
@@ -100,15 +101,30 @@ def load_extraction(objects: Objects, key: CacheKey) -> Extraction | None:
     return Extraction(arrays["features_ND"], arrays.get("logits_NZ"), about["seconds"], about["batch_size"])
 
 
-def store_kernels(objects: Objects, key: CacheKey, kernels: GradientKernels) -> None:
+def store_kernels(objects: Objects, name: str, kernels: GradientKernels) -> None:
     """Keep kernels of gradients."""
-    _store(objects, key.kernels, dataclasses.asdict(kernels), {})
+    _store(objects, name, dataclasses.asdict(kernels), {})
 
 
-def load_kernels(objects: Objects, key: CacheKey) -> GradientKernels | None:
+def load_kernels(objects: Objects, name: str) -> GradientKernels | None:
     """Return kernels that were kept, or None."""
-    loaded = _load(objects, key.kernels)
+    loaded = _load(objects, name)
     return None if loaded is None else GradientKernels(**loaded[0])
+
+
+def store_measured(objects: Objects, name: str, measured: MeasuredNetwork) -> None:
+    """Keep what forecasts need."""
+    with objects.create(name) as file:
+        measured.save(file)
+
+
+def load_measured(objects: Objects, name: str) -> MeasuredNetwork | None:
+    """Return what forecasts need and was kept, or None."""
+    try:
+        with objects.open(name) as file:
+            return MeasuredNetwork.load(file.read())
+    except FileNotFoundError:
+        return None
 
 
 def store_scores(objects: Objects, key: CacheKey, scored: ScoredModel) -> None:

@@ -10,21 +10,19 @@ from numpy.typing import NDArray
 
 from app.domain.errors import EvaluationFailed
 from app.domain.finetuning import Recipe
-from app.domain.model_spec import ModelSpec
 from app.forecasting.head_basis import head_basis_DQ
 from app.forecasting.linearisation import linearise
 from app.forecasting.measured_network import MeasuredNetwork, StepTime
 from app.forecasting.training import Training
-from app.ingest.shard import iter_images, read_labels
+from app.ingest.shard import read_labels
 from workers.extract.gradients import GradientSketches, gradient_sketches, random_probes
-from workers.feature_cache import CacheKey
+from workers.extract.reuse import features_of
+from workers.feature_cache import CacheKey, load_measured, store_measured
 from workers.finetune.split import split_images
 from workers.finetune.step_time import measure_step
-from workers.images import EvaluatedImages, choose_images
 from workers.lease import HeldLease
-from workers.runtime import Runtime
-from workers.zoo.network import Network, load_network
-from workers.zoo.sources import cached_weights
+from workers.subject import Subject
+from workers.zoo.network import Network
 
 _MOST_OUTPUTS = 2048  # N Q up to which the kernel of all directions is kept: 16 MB, a second of simulation
 _TRACE_PROBES = 8
@@ -33,73 +31,60 @@ _IMAGES_PER_CLASS = 4
 _FURTHER = 2000  # images whose features alone are kept, and whose gradients forecasts fill in
 
 
-def measured_network(
-    runtime: Runtime,
-    spec: ModelSpec,
-    shard: Path,
-    features_ED: NDArray[np.float32],
-    images: EvaluatedImages,
-    key: CacheKey,
-    held: HeldLease,
-) -> tuple[str, MeasuredNetwork]:
-    """Return the object's key and what it holds; the network runs only where nothing was kept.
+def measured_network(subject: Subject, earlier: tuple[CacheKey, ...]) -> tuple[str, MeasuredNetwork]:
+    """Return the object's name and what it holds; data set and network are looked at only where nothing was kept.
 
     Args:
-        runtime: of this worker.
-        spec: of the model.
-        shard: the data set.
-        features_ED: of the evaluated images.
-        images: which these are.
-        key: of the evaluation.
-        held: told of the progress, and asked whether to stop.
+        subject: the model and the data set.
+        earlier: keys of subsets of the evaluated images whose features may be known.
 
     Raises:
         Interrupted: the worker is to stop.
         EvaluationFailed: as ``gradient_sketches``, ``linearise`` and ``measure_step`` say.
     """
+    name = subject.key.linearisation(subject.runtime.settings.forecast_images)
+    kept = load_measured(subject.runtime.objects, name)
+    if kept is not None:
+        return name, kept
+    measured = _measure(subject, features_of(subject, earlier).features_ND)
+    store_measured(subject.runtime.objects, name, measured)
+    return name, measured
+
+
+def _measure(subject: Subject, features_ED: NDArray[np.float32]) -> MeasuredNetwork:
+    images, held, network = subject.evaluated, subject.held, subject.network
     classes_C = np.unique(images.labels_E)
     classes = len(classes_C)
-    wanted = max(runtime.settings.forecast_images, _IMAGES_PER_CLASS * classes)
-    subset = CacheKey(key.dataset_digest, key.model_digest, min(wanted, key.max_images))
-    try:
-        with runtime.objects.open(subset.linearisation) as file:
-            return subset.linearisation, MeasuredNetwork.load(file.read())
-    except FileNotFoundError:
-        pass
-    chosen = choose_images(shard, subset.max_images)
+    wanted = max(subject.runtime.settings.forecast_images, _IMAGES_PER_CLASS * classes)
+    chosen = subject.chosen(min(wanted, subject.key.max_images))
     features_ND = features_ED[np.searchsorted(images.rows_E, chosen.rows_E)]
     labels_N = np.searchsorted(classes_C, chosen.labels_E)
     basis_DQ = _basis(features_ND, labels_N)
     held.report("linearising", 0, len(labels_N))
-    network = load_network(spec, cached_weights(spec.source, runtime.settings.weights), runtime.device)
     is_class = len(labels_N) * basis_DQ.shape[1] <= _MOST_OUTPUTS
     directions = basis_DQ.shape[1]
     directions_DP = basis_DQ if is_class else basis_DQ @ random_probes(directions, _TRACE_PROBES)
     sketches = gradient_sketches(
         network,
-        iter_images(shard, chosen.rows_E.tolist()),
+        subject.decoded(chosen.rows_E.tolist()),
         directions_DP,
-        batch_size=runtime.settings.batch_size,
+        batch_size=subject.runtime.settings.batch_size,
         on_progress=lambda done: held.report("linearising", done, len(labels_N)),
         should_stop=held.should_stop,
     )
     held.report("timing", 0, len(_BATCH_SIZES))
     further_E = np.setdiff1d(np.arange(len(images.rows_E)), np.searchsorted(images.rows_E, chosen.rows_E))[:_FURTHER]
-    measured = MeasuredNetwork(
+    return MeasuredNetwork(
         features_ND=np.concatenate([features_ND, features_ED[further_E]]).astype(np.float32),
         labels_N=np.concatenate([labels_N, np.searchsorted(classes_C, images.labels_E[further_E])]).astype(np.int64),
         basis_DQ=basis_DQ.astype(np.float32),
         kernel=(sketches.cross_kernel() if is_class else _trace(sketches)).astype(np.float32),
         kind="class" if is_class else "trace",
-        train_images=_train_images(shard),
-        architecture=spec.architecture,
-        device=str(runtime.device),
+        train_images=_train_images(subject.shard),
+        architecture=subject.spec.architecture,
+        device=str(network.device),
         step_times=_step_times(network, classes, held),
     )
-    with runtime.objects.create(subset.linearisation) as file:
-        measured.save(file)
-    with runtime.objects.open(subset.linearisation) as file:
-        return subset.linearisation, MeasuredNetwork.load(file.read())
 
 
 def _basis(features_ND: NDArray[np.float32], labels_N: NDArray[np.intp]) -> NDArray[np.float64]:

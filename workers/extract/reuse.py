@@ -3,59 +3,43 @@
 Legend: N images of an extraction, E images that are asked for, P images before them, D features, Z source classes.
 """
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
-from app.domain.model_spec import ModelSpec
-from app.ingest.shard import iter_images
 from workers.extract.features import Extraction, extract
 from workers.feature_cache import CacheKey, load_extraction, store_extraction
-from workers.images import choose_images
-from workers.lease import HeldLease
-from workers.runtime import Runtime
-from workers.zoo.network import load_network
-from workers.zoo.sources import cached_weights
+from workers.subject import Subject
 
 
-def features_of(
-    runtime: Runtime,
-    spec: ModelSpec,
-    shard: Path,
-    rows_E: NDArray[np.intp],
-    key: CacheKey,
-    earlier: tuple[CacheKey, ...],
-    held: HeldLease,
-) -> Extraction:
-    """Return the features of some images, and keep them under ``key``.
+def features_of(subject: Subject, earlier: tuple[CacheKey, ...]) -> Extraction:
+    """Return the features of the evaluated images, and keep them.
 
     Args:
-        runtime: of this worker.
-        spec: of the model.
-        shard: the data set.
-        rows_E: the images, ascending: those that ``choose_images`` gives for ``key``.
-        key: names the extraction.
+        subject: the model and the data set.
         earlier: keys of subsets of these images, the smallest first. Once the larger one is kept, the last of them is
             deleted.
-        held: told of the progress, and asked whether to stop.
+
+    Raises:
+        Interrupted: the worker is to stop.
+        EvaluationFailed: as ``extract`` says.
     """
+    runtime, key, held = subject.runtime, subject.key, subject.held
     kept = load_extraction(runtime.objects, key)
     if kept is not None:
         return kept
     everything = CacheKey(key.dataset_digest, key.model_digest, runtime.settings.max_images)
     whole = load_extraction(runtime.objects, everything) if everything != key else None
+    rows_E = subject.evaluated.rows_E
     if whole is not None:
-        all_rows_N = choose_images(shard, everything.max_images).rows_E
+        all_rows_N = subject.chosen(everything.max_images).rows_E
         return _part(whole, np.searchsorted(all_rows_N, rows_E))
     before = load_extraction(runtime.objects, earlier[-1]) if earlier else None
-    known_P = choose_images(shard, earlier[-1].max_images).rows_E if before else np.empty(0, np.intp)
+    known_P = subject.chosen(earlier[-1].max_images).rows_E if before else np.empty(0, np.intp)
     new_rows = np.setdiff1d(rows_E, known_P).tolist()
     held.report("loading", len(known_P), len(rows_E))
-    network = load_network(spec, cached_weights(spec.source, runtime.settings.weights), runtime.device)
     extraction = extract(
-        network,
-        iter_images(shard, new_rows),
+        subject.network,
+        subject.decoded(new_rows),
         batch_size=runtime.settings.batch_size,
         on_progress=lambda done: held.report("extracting", len(known_P) + done, len(rows_E)),
         should_stop=held.should_stop,

@@ -24,8 +24,8 @@ from workers.finetune.step_time import StepTime, measure_step
 from workers.finetune.stored_checkpoint import StoredCheckpoint
 from workers.finetune.tuning import LEVEL, Images, Tuned, Watch, tune
 from workers.runtime import Runtime
-from workers.zoo.network import Network, load_network
-from workers.zoo.sources import cached_weights
+from workers.subject import load_on
+from workers.zoo.network import Network
 
 _FORWARD = 1 / 3  # of a training step
 
@@ -131,8 +131,7 @@ class Contestant:
         if self._loaded is None:
             runtime, data = self._runtime, self._data
             self._report("loading", 0, 0)
-            weights = cached_weights(self._spec.source, runtime.settings.weights)
-            network = load_network(self._spec, weights, runtime.device)
+            network = load_on(runtime, self._spec)
             self._report("decoding", 0, 0)
             rows_N, pin = np.arange(len(data.labels_N)), runtime.device.type == "cuda"
             store = PixelStore(network.preprocess, partial(iter_images, data.shard), rows_N, pin=pin)

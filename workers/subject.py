@@ -1,0 +1,80 @@
+"""One model on one data set, as all parts of an evaluation share it: fetched once, and only if something needs it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from PIL import Image
+
+from app.domain.model_spec import ModelSpec
+from app.ingest.shard import iter_images
+from workers.feature_cache import CacheKey
+from workers.images import EvaluatedImages, choose_images
+from workers.lease import HeldLease
+from workers.runtime import Runtime
+from workers.zoo.network import Network, load_network
+from workers.zoo.sources import cached_weights
+
+
+class Subject:
+    """A context: the data set's file, once fetched, is there until its end.
+
+    Attributes:
+        runtime: of this worker.
+        spec: of the model.
+        key: names what is computed of the evaluated images.
+        held: told of the progress, and asked whether to stop.
+    """
+
+    def __init__(self, runtime: Runtime, spec: ModelSpec, key: CacheKey, held: HeldLease) -> None:
+        """Fetch nothing yet."""
+        self.runtime, self.spec, self.key, self.held = runtime, spec, key, held
+        self._files = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.close()
+
+    @cached_property
+    def shard(self) -> Path:
+        """The data set's file on this machine."""
+        objects = self.runtime.objects
+        return self._files.enter_context(objects.as_file(f"datasets/{self.key.dataset_digest}.parquet"))
+
+    @cached_property
+    def network(self) -> Network:
+        """The model, loaded onto this worker's device.
+
+        Raises:
+            ModelRejected: as ``load_network`` and ``cached_weights`` say.
+        """
+        return load_on(self.runtime, self.spec)
+
+    @cached_property
+    def evaluated(self) -> EvaluatedImages:
+        """The images that are evaluated."""
+        return self.chosen(self.key.max_images)
+
+    def chosen(self, max_images: int) -> EvaluatedImages:
+        """Return the images of an evaluation of at most so many."""
+        return choose_images(self.shard, max_images)
+
+    def decoded(self, rows: Sequence[int]) -> Iterator[Image.Image]:
+        """Decode images of these rows, one by one."""
+        return iter_images(self.shard, rows)
+
+
+def load_on(runtime: Runtime, spec: ModelSpec) -> Network:
+    """Return a model on this worker's device, its weights fetched if they are not there.
+
+    Raises:
+        ModelRejected: as ``load_network`` and ``cached_weights`` say.
+    """
+    return load_network(spec, cached_weights(spec.source, runtime.settings.weights), runtime.device)
