@@ -11,7 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.storage import leases
-from app.storage.leases import EVALUATION, Lease, LeaseLost
+from app.storage.leases import EVALUATION, FINETUNE, Lease, LeaseLost
+from app.storage.repositories import finetunes
 from app.storage.repositories.selections import is_spent, stop_for_budget, touch
 from app.storage.tables import Evaluation
 from workers.runtime import Runtime
@@ -21,6 +22,7 @@ log = structlog.get_logger()
 _REPORT_EVERY_SECONDS = 0.5
 _GRACE_SECONDS = 10.0
 _EXIT_CODE = 75
+_CHARGED = (EVALUATION, FINETUNE)
 
 
 class HeldLease:
@@ -30,7 +32,8 @@ class HeldLease:
     process is to end. Work that does not stop within ten seconds after a lost lease would hold the GPU for nothing: the
     process then exits, and the supervisor starts a fresh one.
 
-    The time that an evaluation is held is charged to its selection.
+    The time that an evaluation is held is charged to its selection; that of a fine-tune to itself, and to the selection
+    that it proves.
 
     Attributes:
         lost: the lease is another's, or the job was cancelled.
@@ -59,7 +62,7 @@ class HeldLease:
     ) -> None:
         self._left.set()
         self._thread.join()
-        if self._lease.kind is EVALUATION:
+        if self._lease.kind in _CHARGED:
             try:
                 with self._runtime.database.write() as session:
                     self._charge(session)
@@ -100,20 +103,25 @@ class HeldLease:
     def _renew(self, progress: dict[str, object] | None) -> None:
         with self._runtime.database.write() as session:
             leases.renew(session, self._lease, seconds=self._seconds, progress=progress)
-            if self._lease.kind is EVALUATION:
+            if self._lease.kind in _CHARGED:
                 self._charge(session)
         self._stop_others_if_spent()
 
     def _charge(self, session: Session) -> None:
-        """Add the time since the last charge to what the selection has spent."""
-        evaluation = session.get(Evaluation, self._lease.id)
-        if evaluation is None:
-            return  # deleted with its data set
+        """Add the time since the last charge to what the job has cost."""
         now = time.monotonic()
         # A lease is renewed, and charged, before it runs out: time beyond it was slept through, not worked.
         worked = min(now - self._charged_at, self._seconds)
-        touch(session, evaluation.selection_id, spent_seconds=worked)
         self._charged_at = now
+        if self._lease.kind is FINETUNE:
+            proven = finetunes.charge(session, self._lease.id, worked)
+            if proven is not None:
+                touch(session, proven, spent_seconds=worked)
+            return
+        evaluation = session.get(Evaluation, self._lease.id)
+        if evaluation is None:
+            return  # deleted with its data set
+        touch(session, evaluation.selection_id, spent_seconds=worked)
         spent = is_spent(session, evaluation.selection_id)
         self._has_budget = spent is not None
         if spent:

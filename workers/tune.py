@@ -72,6 +72,7 @@ def finetune(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
         Interrupted: the worker is to stop; whoever takes the job goes on from the last checkpoint.
         LeaseLost: nothing more was stored.
     """
+    began_at = time.monotonic()
     task = _begin(runtime, lease)
     try:
         with runtime.objects.as_file(f"datasets/{task.dataset_digest}.parquet") as shard:
@@ -79,7 +80,7 @@ def finetune(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
             units_N = near_duplicate_units(iter_images(shard))
             split = split_images(labels_N, split_names=splits, units_N=units_N, seed=task.recipe.seed)
             data = Data(task.dataset_name, shard, labels_N, class_names, split)
-            _Contest(runtime, lease, held, task, data).run()
+            _Contest(runtime, lease, held, task, data, began_at).run()
     except (Interrupted, LeaseLost):
         with runtime.database.read() as session:
             was_cancelled = session.get_one(Finetune, task.id).state in FINETUNE_TERMINAL
@@ -94,9 +95,11 @@ def finetune(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
 class _Contest:
     """The models of a fine-tune, rung by rung."""
 
-    def __init__(self, runtime: Runtime, lease: Lease, held: HeldLease, task: Task, data: Data) -> None:
+    def __init__(
+        self, runtime: Runtime, lease: Lease, held: HeldLease, task: Task, data: Data, began_at: float
+    ) -> None:
         self._runtime, self._lease, self._held, self._task, self._data = runtime, lease, held, task, data
-        self._began_at = self._noted_at = time.monotonic()
+        self._began_at = began_at
         self._result: dict[str, Any] = task.result or {
             "device": str(runtime.device),
             "images": data.counts,
@@ -155,11 +158,10 @@ class _Contest:
             if task.budget_seconds is None or not entrants:
                 rungs = [Rung(steps, len(entrants))]
             else:
-                self._note()
                 found = plan_halving(
                     entrants,
                     budget_seconds=task.budget_seconds,
-                    spent_seconds=task.spent + self._noted_at - self._began_at,
+                    spent_seconds=task.spent + time.monotonic() - self._began_at,
                     full_steps=steps,
                     least_steps=_LEAST_STEPS,
                 )
@@ -208,12 +210,9 @@ class _Contest:
         known[model_id] = round(known.get(model_id, 0.0) + seconds, 3)
 
     def _note(self) -> None:
-        """Store what is known by now, and charge the time since the last time."""
-        noted_at = time.monotonic()
+        """Store what is known by now."""
         with self._runtime.database.write() as session:
-            spent = Finetune.spent_seconds + (noted_at - self._noted_at)
-            leases.note(session, self._lease, result=self._result, spent_seconds=spent)
-        self._noted_at = noted_at
+            leases.note(session, self._lease, result=self._result)
 
     def _contestant(self, candidate: Candidate) -> Contestant:
         return Contestant(

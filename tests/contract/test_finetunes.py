@@ -9,7 +9,7 @@ from app.storage import leases
 from app.storage.database import Database
 from app.storage.leases import FINETUNE, Lease, LeaseLost
 from app.storage.repositories.datasets import Datasets
-from app.storage.repositories.finetunes import Finetunes, proof_of
+from app.storage.repositories.finetunes import Finetunes, charge, proof_of
 from app.storage.repositories.selections import settle
 from app.storage.tables import Finetune
 from tests.contract.selection_steps import cancel, end, read, waiting
@@ -70,16 +70,29 @@ class TestFinetunes:
         finetune_id = create(database, add_ready_dataset(database))
         lease = claim(database, finetune_id)
         with database.write() as session:
-            leases.note(session, lease, result={"models": [1]}, spent_seconds=Finetune.spent_seconds + 2.5)
-        with database.write() as session:
-            leases.note(session, lease, spent_seconds=Finetune.spent_seconds + 1.5)
+            leases.note(session, lease, result={"models": [1]})
         with database.write() as session:
             assert leases.free_of_holder(session, FINETUNE, "host/0") == [finetune_id]
         row = get(database, finetune_id)
-        assert (row.state, row.result, row.spent_seconds) == (FinetuneState.QUEUED, {"models": [1]}, 4.0)
+        assert (row.state, row.result) == (FinetuneState.QUEUED, {"models": [1]})
         with database.write() as session, pytest.raises(LeaseLost):
             leases.note(session, lease, result={"models": [2]})
         assert get(database, finetune_id).result == {"models": [1]}
+
+    def test_worker_time_is_charged_whatever_becomes_of_it(self, database: Database) -> None:
+        finetune_id = create(database, add_ready_dataset(database))
+        claim(database, finetune_id)
+        revision = get(database, finetune_id).revision
+        with database.write() as session:
+            assert charge(session, finetune_id, 2.5) is None
+        with database.write() as session:
+            Finetunes(session, TENANT).cancel(finetune_id)
+        with database.write() as session:
+            charge(session, finetune_id, 1.5)
+        row = get(database, finetune_id)
+        assert (row.spent_seconds, row.revision) == (4.0, revision + 3)
+        with database.write() as session:
+            assert charge(session, "ft_nothing", 1.0) is None
 
     def test_a_cancelled_one_cannot_be_finished(self, database: Database) -> None:
         finetune_id = create(database, add_ready_dataset(database))

@@ -154,6 +154,7 @@ def test_a_ranking_is_proven_by_fine_tuning_its_first_models(client: httpx.Clien
         assert low <= row["verified"]["test_accuracy"] <= high
     proof = client.get(f"/v1/finetunes/{results['data'][0]['verified']['finetune']}").json()
     assert (proof["selection"], proof["status"]) == (selection, "done")
+    assert view["worker_seconds"] > proof["worker_seconds"] > sum(model["seconds"] for model in proof["models"])
     assert "Fine-tuning" in results["verdict"]
     assert results["verdict"].endswith(".")
 
@@ -181,6 +182,7 @@ def test_a_cancelled_fine_tune_stops_and_leaves_nothing(
     assert client.post(f"/v1/finetunes/{finetune}/cancel").json()["status"] == "cancelled"
     assert client.post(f"/v1/finetunes/{finetune}/cancel").json()["status"] == "cancelled"
     wait_for(lambda: not [key for key in stored(service) if finetune in key])
+    wait_for(lambda: client.get(f"/v1/finetunes/{finetune}").json()["worker_seconds"] > 0)
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,17 @@ def proof_of(session: Session, selection_id: str) -> Finetune | None:
     return session.scalar(select(Finetune).where(Finetune.selection_id == selection_id))
 
 
+def charge(session: Session, finetune_id: str, seconds: float) -> str | None:
+    """Add worker time to a fine-tune, whatever has become of it; return the selection that it proves, if any."""
+    session.execute(
+        update(Finetune)
+        .where(Finetune.id == finetune_id)
+        .values(revision=Finetune.revision + 1, spent_seconds=Finetune.spent_seconds + seconds)
+        .execution_options(synchronize_session=False)
+    )
+    return session.scalar(select(Finetune.selection_id).where(Finetune.id == finetune_id))
+
+
 def cancel_proof(session: Session, selection_id: str) -> None:
     """End the fine-tune of a selection that is cancelled."""
     _cancel(session, [Finetune.selection_id == selection_id])
