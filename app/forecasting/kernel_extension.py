@@ -11,7 +11,7 @@ the directions go together. Both follow from the measured kernel alone by maximu
 / N, and the ridge is the least of log det A / Q + log det m / N. The kernel of all images is then the mean of J J'
 given the measured gradients,
 
-    K_MM = P K P' + (m_MM - P m_NM) A    with P = m_MN m_NN^-1,
+    K_MM = P K P' + R (x) A    with P = m_MN m_NN^-1 and R = m_MM - P m_NM,
 
 which leaves the measured part as it is and cannot be indefinite. It says nothing of labels.
 """
@@ -22,12 +22,13 @@ import numpy as np
 import scipy.optimize
 from numpy.typing import NDArray
 
+from app.forecasting.feature_kernel import ClassKernel, ExtendedKernel, FeatureKernel, TraceKernel
 from app.forecasting.linearisation import Linearisation
 
 _Array = NDArray[np.float64]
 
-LARGEST = 3000
-"""Rows of an extended kernel, images times directions: a simulated step reads all of it."""
+LARGEST = 1000
+"""Images that are simulated."""
 
 _RIDGES = (1e-3, 1e2)
 
@@ -36,29 +37,25 @@ def extended(linearisation: Linearisation, *, largest: int = LARGEST) -> Lineari
     """Return the network with its further images among those of the kernel, as many as there is room for.
 
     Args:
-        linearisation: with or without further images; without, or with a frozen backbone, it comes back as it is.
-        largest: rows of the kernel at most. The measured images all stay; further ones are taken class by class.
+        linearisation: with or without further images; without, or with a frozen backbone, or extended already, it comes
+            back as it is.
+        largest: number of images. The measured ones all stay; further ones are taken class by class.
     """
-    room = largest // max(1, linearisation.num_directions) - linearisation.num_images
-    if not len(linearisation.further_labels_M) or not linearisation.num_directions or room < 1:
+    room = largest - linearisation.num_images
+    kernel = linearisation.kernel
+    if kernel is None or isinstance(kernel, ExtendedKernel) or not len(linearisation.further_labels_M) or room < 1:
         return linearisation
     chosen = _balanced(linearisation.further_labels_M, room)
     features_MD = np.vstack([linearisation.features_ND, linearisation.further_MD[chosen]])
-    weight_MN, rest_MM, across_QQ = _fitted(linearisation, features_MD)
-    blocks = _blocks(linearisation)
-    blocks_MMQQ = np.einsum("mi,ijab,lj->mlab", weight_MN, blocks, weight_MN, optimize=True)
-    blocks_MMQQ += rest_MM[:, :, None, None] * across_QQ
-    kernel = linearisation.class_kernel_QNQN
-    precision = np.dtype(np.float64) if kernel is None else kernel.dtype
+    weight_MN, rest_MM, across_QQ = _fitted(kernel, features_MD)
+    if isinstance(kernel, TraceKernel):
+        across_QQ = across_QQ * np.eye(linearisation.num_directions)
     decay = linearisation.decay_QN
     return dataclasses.replace(
         linearisation,
         features_ND=features_MD,
         labels_N=np.concatenate([linearisation.labels_N, linearisation.further_labels_M[chosen]]),
-        class_kernel_QNQN=None
-        if kernel is None
-        else np.ascontiguousarray(blocks_MMQQ.transpose(2, 0, 3, 1), precision),
-        trace_kernel_NN=None if linearisation.trace_kernel_NN is None else blocks_MMQQ[:, :, 0, 0],
+        kernel=ExtendedKernel(kernel, weight_MN, rest_MM, across_QQ),
         decay_QN=None if decay is None else decay @ weight_MN.T,
         further_MD=np.delete(linearisation.further_MD, chosen, axis=0),
         further_labels_M=np.delete(linearisation.further_labels_M, chosen),
@@ -77,13 +74,13 @@ def similarity(features_MD: _Array, images: int) -> _Array:
     return np.asarray(rows @ rows.T)
 
 
-def _fitted(linearisation: Linearisation, features_MD: _Array) -> tuple[_Array, _Array, _Array]:
-    """Return P (M, N), what it leaves unexplained of m (M, M), and A (Q, Q)."""
-    images = linearisation.num_images
+def _fitted(kernel: FeatureKernel, features_MD: _Array) -> tuple[_Array, _Array, _Array]:
+    """Return P (M, N), what it leaves unexplained of m (M, M), and A (Q, Q); 1 x 1 of a trace kernel."""
+    images = kernel.num_images
     cosine_MM = similarity(features_MD, images)
     values_K, vectors_NK = np.linalg.eigh(cosine_MM[:images, :images])
     values_K = values_K.clip(min=0)
-    along_KQQ = np.einsum("ik,ijab,jk->kab", vectors_NK, _blocks(linearisation), vectors_NK, optimize=True)
+    along_KQQ = np.einsum("ik,ijab,jk->kab", vectors_NK, _blocks(kernel), vectors_NK, optimize=True)
 
     def across_QQ(ridge: float) -> _Array:
         return np.asarray(np.einsum("k,kab->ab", 1 / (values_K + ridge), along_KQQ) / images)
@@ -104,12 +101,12 @@ def _fitted(linearisation: Linearisation, features_MD: _Array) -> tuple[_Array, 
     return weight_MN, (rest_MM + rest_MM.T) / 2, across_QQ(ridge)
 
 
-def _blocks(linearisation: Linearisation) -> _Array:
+def _blocks(kernel: FeatureKernel) -> _Array:
     """Return the kernel as a Q x Q block for every pair of images (N, N, Q, Q); 1 x 1 of a trace kernel."""
-    if linearisation.class_kernel_QNQN is not None:
-        return linearisation.class_kernel_QNQN.transpose(1, 3, 0, 2).astype(np.float64)
-    assert linearisation.trace_kernel_NN is not None
-    return linearisation.trace_kernel_NN[:, :, None, None].astype(np.float64)
+    if isinstance(kernel, ClassKernel):
+        return kernel.values_QNQN.transpose(1, 3, 0, 2).astype(np.float64)
+    assert isinstance(kernel, TraceKernel)  # what was measured is one of the two
+    return kernel.values_NN[:, :, None, None].astype(np.float64)
 
 
 def _balanced(labels_M: NDArray[np.intp], images: int) -> NDArray[np.intp]:

@@ -7,10 +7,10 @@ With phi(x; theta) the features, J_i the derivative of image i's features with r
 orthonormal directions of the features (columns of ``basis_DQ``), the class kernel's entry at (i, a), (j, b) is
 q_a' J_i J_j' q_b.
 
-The trace kernel K stands for K (x) I_Q: the same inner product for every direction and none between two. Of N x N
-numbers instead of (N Q)^2, it is the mean over probes u of the Gram matrix of the gradients of u . phi. For probes
-with E[u u'] = s I_D the mean Gram matrix is s tr(J_i J_j'), and a single unit direction has tr(J_i J_j') / D on
-average: what makes the one the other is 1 / (s D), which is 1 for u ~ N(0, I / D), or u evenly on the unit sphere.
+The trace kernel K stands for K (x) I_Q. Of N x N numbers instead of (N Q)^2, it is the mean over probes u of the Gram
+matrix of the gradients of u . phi. For probes with E[u u'] = s I_D the mean Gram matrix is s tr(J_i J_j'), and a single
+unit direction has tr(J_i J_j') / D on average: what makes the one the other is 1 / (s D), which is 1 for u ~ N(0, I /
+D), or u evenly on the unit sphere.
 Better: u = Q z with z ~ N(0, I / Q), whose mean is the average over the Q directions that the head uses, again
 without a factor: features differ in how much they can be moved, and random directions mix in those of no use. On two
 small networks the time to half the loss came out 1.3 to 1.9 times too long from four probes, or all D directions, of
@@ -19,30 +19,26 @@ the first kind, and at most 1.3 times from four of the second.
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from app.forecasting.feature_kernel import ClassKernel, FeatureKernel, TraceKernel
 from app.forecasting.measured_arrays import check_classes, checked_basis, checked_kernel, checked_labels, expect, finite
 
 _Array = NDArray[np.float64]
-_Kernel = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, eq=False)
 class Linearisation:
     """The arrays of one network and data set. Use ``linearise`` to make one: it checks.
 
-    All are float64, except a kernel that came in float32: most of a simulation is reading it.
-
     Attributes:
         features_ND: phi at the pretrained weights, of the kernel's images.
         labels_N: class numbers.
         num_classes: outputs of the head, C.
         basis_DQ: orthonormal directions of the features; no columns: the backbone is frozen.
-        class_kernel_QNQN: see the module; direction first, image second.
-        trace_kernel_NN: one of the two kernels is None; both, when the backbone is frozen.
+        kernel: of the features' gradients; None when the backbone is frozen.
         decay_QN: Q' J_i theta0, where weight decay pulls the features; None where it was not measured.
         head_CD: the head's weight at the start.
         bias_C: its bias.
@@ -55,8 +51,7 @@ class Linearisation:
     labels_N: NDArray[np.intp]
     num_classes: int
     basis_DQ: _Array
-    class_kernel_QNQN: _Kernel | None
-    trace_kernel_NN: _Kernel | None
+    kernel: FeatureKernel | None
     decay_QN: _Array | None
     head_CD: _Array
     bias_C: _Array
@@ -82,34 +77,25 @@ class Linearisation:
     def without_backbone(self) -> "Linearisation":
         """Return the network with a frozen backbone, whose training is that of a linear probe, exactly."""
         frozen = np.zeros((self.features_ND.shape[1], 0))
-        return dataclasses.replace(self, basis_DQ=frozen, class_kernel_QNQN=None, trace_kernel_NN=None, decay_QN=None)
+        return dataclasses.replace(self, basis_DQ=frozen, kernel=None, decay_QN=None)
 
     def subset(self, images_K: NDArray[np.intp]) -> "Linearisation":
         """Return the network on some of the kernel's images; further images are left out."""
-        kernel, trace, decay = self.class_kernel_QNQN, self.trace_kernel_NN, self.decay_QN
+        decay = self.decay_QN
         dimensions = self.features_ND.shape[1]
         return dataclasses.replace(
             self,
             features_ND=self.features_ND[images_K],
             labels_N=self.labels_N[images_K],
-            class_kernel_QNQN=None if kernel is None else kernel[:, images_K][..., images_K],
-            trace_kernel_NN=None if trace is None else trace[np.ix_(images_K, images_K)],
+            kernel=None if self.kernel is None else self.kernel.subset(images_K),
             decay_QN=None if decay is None else decay[:, images_K],
             further_MD=np.zeros((0, dimensions)),
             further_labels_M=np.zeros(0, dtype=np.intp),
         )
 
     def moved_QN(self, force_QN: _Array) -> _Array:
-        """Return the kernel times a force on every image and direction (..., Q, N): how the features answer to it."""
-        kernel = self.trace_kernel_NN
-        size = self.num_images
-        if self.class_kernel_QNQN is not None:
-            size *= self.num_directions
-            kernel = self.class_kernel_QNQN.reshape(size, size)
-        if kernel is None:
-            return np.zeros_like(force_QN)
-        flat = force_QN.reshape(-1, size).astype(kernel.dtype, copy=False) @ kernel
-        return flat.reshape(force_QN.shape).astype(np.float64, copy=False)
+        """Return how the features answer to a force on every image and direction (..., Q, N)."""
+        return np.zeros_like(force_QN) if self.kernel is None else self.kernel.times(force_QN)
 
 
 def linearise(
@@ -156,17 +142,18 @@ def linearise(
 
     count = len(features)
     warnings: list[str] = []
-    class_kernel = trace_kernel = None
+    measured: FeatureKernel | None = None
     if class_kernel_PP is not None:
         kernel, warnings = checked_kernel("class_kernel_PP", class_kernel_PP)
         count, rest = divmod(len(kernel), basis.shape[1])
         expect(rest == 0 and count <= len(features), "class_kernel_PP", kernel.shape, "images x directions, squared")
         by_image = kernel.reshape(count, basis.shape[1], count, basis.shape[1])
-        class_kernel = np.ascontiguousarray(by_image.transpose(1, 0, 3, 2))
+        measured = ClassKernel(np.ascontiguousarray(by_image.transpose(1, 0, 3, 2)))
     if trace_kernel_NN is not None:
-        trace_kernel, warnings = checked_kernel("trace_kernel_NN", trace_kernel_NN)
-        count = len(trace_kernel)
-        expect(count <= len(features), "trace_kernel_NN", trace_kernel.shape, "as many rows as images, or fewer")
+        kernel, warnings = checked_kernel("trace_kernel_NN", trace_kernel_NN)
+        count = len(kernel)
+        expect(count <= len(features), "trace_kernel_NN", kernel.shape, "as many rows as images, or fewer")
+        measured = TraceKernel(kernel)
     decay = None if decay_NQ is None else finite("decay_NQ", decay_NQ, 2)
     if decay is not None:
         expect(decay.shape == (count, basis.shape[1]), "decay_NQ", decay.shape, (count, basis.shape[1]))
@@ -177,8 +164,7 @@ def linearise(
         labels_N=labels[:count],
         num_classes=classes,
         basis_DQ=basis,
-        class_kernel_QNQN=class_kernel,
-        trace_kernel_NN=trace_kernel,
+        kernel=measured,
         decay_QN=decay,
         head_CD=head,
         bias_C=bias,

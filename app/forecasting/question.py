@@ -21,7 +21,7 @@ from app.forecasting.training import Training
 _POINTS = Path(__file__).with_name("calibration_points.json")
 _MOST_STEPS = 5000
 _SEEDS = 3
-_MOST_ROWS = 2000  # of the simulated kernel: a what-if is answered in about a second
+_MOST_IMAGES = 500  # that are simulated: a what-if is answered within a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def answer(measured: MeasuredNetwork, question: Question) -> dict[str, Any]:
         BadRequest: ``training_too_long``.
         EvaluationFailed: as ``forecast`` says.
     """
-    linearisation, recipe = extended(measured.linearisation(), largest=_MOST_ROWS), question.recipe
+    linearisation, recipe = extended(measured.linearisation(), largest=_MOST_IMAGES), question.recipe
     training = Training.from_recipe(recipe, learning_rate=recipe.learning_rates[0], images=measured.train_images)
     if training.steps > _MOST_STEPS:
         raise BadRequest(

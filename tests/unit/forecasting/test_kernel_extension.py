@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.forecasting import bilinear
+from app.forecasting.feature_kernel import ClassKernel, TraceKernel
 from app.forecasting.forecast import forecast
 from app.forecasting.kernel_extension import _fitted, extended, similarity
 from app.forecasting.linearisation import Linearisation, linearise
@@ -40,9 +41,11 @@ def some(whole: Linearisation) -> Linearisation:
     )
 
 
-def flat(kernel_QNQN: np.ndarray) -> np.ndarray:
-    size = kernel_QNQN.shape[0] * kernel_QNQN.shape[1]
-    return kernel_QNQN.reshape(size, size)
+def flat(network: Linearisation) -> np.ndarray:
+    """Return all entries of a kernel, direction first."""
+    directions, images = network.num_directions, network.num_images
+    unit_PQN = np.eye(directions * images).reshape(-1, directions, images)
+    return network.moved_QN(unit_PQN).reshape(directions * images, -1)
 
 
 @settings(deadline=None, max_examples=10)
@@ -51,10 +54,10 @@ def test_it_is_the_conditional_mean_of_the_kernel(seed, ridge):
     whole = drawn(seed, ridge=ridge, parameters=300)
     part = some(whole)
     found = extended(part)
-    weight_MN, _, across_QQ = _fitted(part, whole.features_ND)
+    weight_MN, _, across_QQ = _fitted(part.kernel, whole.features_ND)
     # The fitted ridge, back from what the fit says of A: a trace that falls as the ridge grows.
     cosine_MM = similarity(whole.features_ND, MEASURED)
-    blocks = part.class_kernel_QNQN.transpose(1, 3, 0, 2)
+    blocks = part.kernel.values_QNQN.transpose(1, 3, 0, 2)
 
     def scale(tried):
         inverse_NN = np.linalg.inv(cosine_MM[:MEASURED, :MEASURED] + tried * np.eye(MEASURED))
@@ -75,8 +78,8 @@ def test_it_is_the_conditional_mean_of_the_kernel(seed, ridge):
     prior = np.kron(across_QQ, cosine_MM + low * np.eye(IMAGES))
     measured = np.tile(np.arange(IMAGES) < MEASURED, DIRECTIONS)
     towards = prior[:, measured] @ np.linalg.inv(prior[np.ix_(measured, measured)])
-    expected = towards @ flat(part.class_kernel_QNQN) @ towards.T + prior - towards @ prior[measured]
-    np.testing.assert_allclose(flat(found.class_kernel_QNQN), expected, atol=1e-6 * np.abs(expected).max())
+    expected = towards @ flat(part) @ towards.T + prior - towards @ prior[measured]
+    np.testing.assert_allclose(flat(found), expected, atol=1e-6 * np.abs(expected).max())
     np.testing.assert_allclose(found.decay_QN, (towards @ part.decay_QN.ravel()).reshape(DIRECTIONS, -1), atol=1e-6)
     assert weight_MN.shape == (IMAGES, MEASURED)
 
@@ -88,11 +91,11 @@ def test_the_measured_part_stays_and_nothing_turns_indefinite():
     assert (found.num_images, len(found.further_MD)) == (IMAGES, 0)
     np.testing.assert_array_equal(found.labels_N, whole.labels_N)
     kept = found.subset(np.arange(MEASURED))
-    np.testing.assert_allclose(kept.class_kernel_QNQN, part.class_kernel_QNQN, rtol=1e-10)
+    np.testing.assert_allclose(flat(kept), flat(part), atol=1e-10 * flat(part).max())
     np.testing.assert_allclose(kept.decay_QN, part.decay_QN, rtol=1e-10)
-    eigenvalues = np.linalg.eigvalsh(flat(found.class_kernel_QNQN))
+    eigenvalues = np.linalg.eigvalsh(flat(found))
     assert eigenvalues[0] > -1e-9 * eigenvalues[-1]
-    assert np.trace(flat(found.class_kernel_QNQN)) == pytest.approx(np.trace(flat(whole.class_kernel_QNQN)), rel=0.1)
+    assert np.trace(flat(found)) == pytest.approx(np.trace(flat(whole)), rel=0.1)
 
 
 def test_trainings_of_all_images_take_as_long_as_with_all_kernels():
@@ -108,30 +111,30 @@ def test_trainings_of_all_images_take_as_long_as_with_all_kernels():
 
 def test_a_trace_kernel_is_filled_in_as_a_kernel_of_one_direction():
     part = some(drawn(2))
-    one = part.class_kernel_QNQN[:1, :, :1]
-    basis_DQ = part.basis_DQ[:, :1]
-    as_class = dataclasses.replace(part, class_kernel_QNQN=one, basis_DQ=basis_DQ, decay_QN=None)
-    as_trace = dataclasses.replace(as_class, class_kernel_QNQN=None, trace_kernel_NN=one[0, :, 0])
-    found = extended(as_trace).trace_kernel_NN
-    np.testing.assert_allclose(found, extended(as_class).class_kernel_QNQN[0, :, 0], rtol=1e-10)
+    one = part.kernel.values_QNQN[:1, :, :1]
+    as_class = dataclasses.replace(part, kernel=ClassKernel(one), basis_DQ=part.basis_DQ[:, :1], decay_QN=None)
+    as_trace = dataclasses.replace(part, kernel=TraceKernel(one[0, :, 0]), decay_QN=None)
+    expected = np.kron(np.eye(DIRECTIONS), flat(extended(as_class)))
+    np.testing.assert_allclose(flat(extended(as_trace)), expected, atol=1e-10 * expected.max())
 
 
 def test_the_largest_kernel_bounds_it_and_classes_share_the_room():
     part = some(drawn(3))
-    found = extended(part, largest=(MEASURED + 9) * DIRECTIONS + 1)
+    found = extended(part, largest=MEASURED + 9)
     assert (found.num_images, len(found.further_MD)) == (MEASURED + 9, IMAGES - MEASURED - 9)
     np.testing.assert_array_equal(np.bincount(found.labels_N[MEASURED:]), [3, 3, 3])
     every = np.vstack([found.features_ND, found.further_MD])
     assert {tuple(row) for row in every} == {tuple(row) for row in np.vstack([part.features_ND, part.further_MD])}
-    assert extended(part, largest=MEASURED * DIRECTIONS) is part
+    assert extended(part, largest=MEASURED) is part
+    assert extended(found) is found
     assert extended(part.without_backbone()).num_images == MEASURED
 
 
 def test_precision_stays_and_simulations_run_on_it():
     part = some(drawn(4))
-    single = dataclasses.replace(part, class_kernel_QNQN=part.class_kernel_QNQN.astype(np.float32))
+    single = dataclasses.replace(part, kernel=ClassKernel(part.kernel.values_QNQN.astype(np.float32)))
     found = extended(single)
-    assert found.class_kernel_QNQN.dtype == np.float32
-    assert found.class_kernel_QNQN.flags.c_contiguous
+    assert found.kernel.measured.values_QNQN.dtype == np.float32
+    np.testing.assert_allclose(flat(found), flat(extended(part)), atol=1e-5 * flat(found).max())
     curve = bilinear.simulate(found, Training(learning_rate=0.01, batch_size=10, steps=30))
     assert curve.loss_ST[0, -1] < curve.initial_loss

@@ -77,7 +77,7 @@ def test_slightly_negative_eigenvalues_are_clipped_and_told():
     assert network.warnings == ("negative_eigenvalues_clipped",)
     expected_NN = EYE.copy()
     expected_NN[5, 5] = 0
-    np.testing.assert_allclose(network.trace_kernel_NN, expected_NN, atol=1e-12)
+    np.testing.assert_allclose(network.kernel.values_NN, expected_NN, atol=1e-12)
 
 
 def test_rounding_of_single_precision_is_no_negative_eigenvalue():
@@ -87,7 +87,7 @@ def test_rounding_of_single_precision_is_no_negative_eigenvalue():
         rng.standard_normal((60, 4)), np.arange(60) % 2, basis_DQ=np.eye(4)[:, :1], class_kernel_PP=rows @ rows.T
     )
     assert network.warnings == ()
-    np.testing.assert_array_equal(network.class_kernel_QNQN[0, :, 0], (rows @ rows.T + (rows @ rows.T).T) / 2)
+    np.testing.assert_array_equal(network.kernel.values_QNQN[0, :, 0], (rows @ rows.T + (rows @ rows.T).T) / 2)
 
 
 def test_a_kernel_of_zeros_is_a_frozen_backbone():
@@ -112,9 +112,9 @@ def test_a_subset_is_the_network_on_those_images():
         TOY.bias_C,
     ).linearise()
     found = TOY.linearise().subset(images)
-    np.testing.assert_allclose(found.class_kernel_QNQN, part.class_kernel_QNQN)
+    np.testing.assert_allclose(found.kernel.values_QNQN, part.kernel.values_QNQN)
     np.testing.assert_allclose(found.decay_QN, part.decay_QN)
     np.testing.assert_array_equal(found.features_ND, part.features_ND)
     np.testing.assert_array_equal(found.labels_N, part.labels_N)
     trace = TOY.linearise(class_kernel_PP=None, trace_kernel_NN=np.diag(np.arange(1.0, 19.0))).subset(images)
-    np.testing.assert_array_equal(np.diag(trace.trace_kernel_NN), images + 1.0)
+    np.testing.assert_array_equal(np.diag(trace.kernel.values_NN), images + 1.0)

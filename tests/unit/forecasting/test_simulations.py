@@ -101,7 +101,7 @@ def test_a_single_precision_kernel_changes_next_to_nothing():
     toy = Toy.random()
     training = Training(learning_rate=0.02, batch_size=5, steps=50, momentum=0.9)
     network = toy.linearise(class_kernel_PP=toy.class_kernel_PP().astype(np.float32))
-    assert network.class_kernel_QNQN.dtype == np.float32
+    assert network.kernel.values_QNQN.dtype == np.float32
     expected = bilinear.simulate(toy.linearise(), training).loss_ST
     np.testing.assert_allclose(bilinear.simulate(network, training).loss_ST, expected, rtol=1e-5)
 
