@@ -30,6 +30,7 @@ from app.domain.finetuning import Recipe
 from app.domain.model_spec import ModelSpec
 from app.manifest import PACKAGED, read_manifest
 from perf import racing
+from perf.pretraining import ARCHITECTURES, pretrained
 from workers.finetune.evaluation import evaluate
 from workers.finetune.pixels import PixelStore
 from workers.finetune.training import Training
@@ -167,11 +168,18 @@ class Built:
         return hashlib.sha256(pixels_NHWC.numpy().tobytes()).hexdigest()
 
 
+def specification(model: str) -> ModelSpec:
+    """Return a packaged model, or one of ``perf.pretraining``, at the resolution of these trainings."""
+    if model in ARCHITECTURES:
+        return pretrained(model)
+    [spec] = [spec for spec in read_manifest(PACKAGED) if spec.name == model]
+    assert spec.preprocessing is not None
+    return replace(spec, preprocessing=replace(spec.preprocessing, resize=None, crop=(SIDE, SIDE)))
+
+
 def build(case: Case, weights: Path = Path(".cache/weights")) -> Built:
     """Return what a case trains and on what; the same on every call."""
-    [spec] = [spec for spec in read_manifest(PACKAGED) if spec.name == case.model]
-    assert spec.preprocessing is not None
-    spec = replace(spec, preprocessing=replace(spec.preprocessing, resize=None, crop=(SIDE, SIDE)))
+    spec = specification(case.model)
     network = load_network(spec, cached_weights(spec.source, weights))
     make, per_class = DATA_SETS[case.data_set]
     images, classes = make(per_class)

@@ -23,11 +23,12 @@ from perf.racing import FONTS, drawn, unpacked
 from workers.zoo.download import file_sha256
 
 FOLDER = Path(".cache/pretrained")
-ARCHITECTURES = {"resnet18-letters": "timm:resnet18", "convnext-letters": "timm:convnext_atto"}
+ARCHITECTURES = {"resnet18-letters": "timm:resnet18", "regnet-letters": "timm:regnety_002"}
+STEPS = {"resnet18-letters": 700, "regnet-letters": 1600}
 SIGNS = "ABCDEFGHJKLMNPQRTUYabdefghijklmnqrtuy"
 HELD_OUT = FONTS[::6]
 SIDE, BATCH = 64, 64
-STEPS, LEARNING_RATE, WEIGHT_DECAY = 700, 1e-3, 0.05
+LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.05
 
 
 def pretrained(name: str) -> ModelSpec:
@@ -79,7 +80,7 @@ def batch(images: list[Image.Image], rows: np.ndarray, random: np.random.Generat
     return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
 
-def train(architecture: str, seed: int = 0) -> tuple[dict[str, Tensor], float]:
+def train(architecture: str, steps: int, seed: int = 0) -> tuple[dict[str, Tensor], float]:
     """Return the weights without the classifier, and the accuracy on fonts not trained on."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
@@ -87,8 +88,8 @@ def train(architecture: str, seed: int = 0) -> tuple[dict[str, Tensor], float]:
     network = timm.create_model(architecture.partition(":")[2], num_classes=len(SIGNS))
     network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
-    for step in range(STEPS):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps)
+    for step in range(steps):
         rows = random.integers(len(images), size=BATCH)
         loss = nn.functional.cross_entropy(network(batch(images, rows, random)), torch.from_numpy(labels_N[rows]))
         optimizer.zero_grad()
@@ -116,7 +117,7 @@ def main() -> None:
         if (FOLDER / f"{name}.json").is_file():
             continue
         started = time.process_time()
-        tensors, accuracy = train(architecture)
+        tensors, accuracy = train(architecture, STEPS[name])
         save_file(tensors, FOLDER / f"{name}.safetensors")
         facts = {"accuracy on other fonts": accuracy, "processor seconds": time.process_time() - started}
         (FOLDER / f"{name}.json").write_text(json.dumps(facts))

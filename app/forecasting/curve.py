@@ -25,10 +25,12 @@ class Curve:
     Attributes:
         loss_ST: mean over images; infinite from the step on at which a number overflowed.
         accuracy_ST: share of the images with the largest output at their label.
+        leap: the farthest that one step moved the features, over their spread; both are root mean squares over images.
     """
 
     loss_ST: _Array
     accuracy_ST: _Array
+    leap: float = 0.0
 
     @property
     def steps(self) -> int:
@@ -70,8 +72,25 @@ def smoothed(values_ST: _Array) -> _Array:
     return result_ST
 
 
-def recorded(losses: Sequence[_Array], accuracies: Sequence[_Array]) -> Curve:
-    """Return the curve of the recorded losses and accuracies of all seeds (S), one entry a step."""
-    loss_ST = np.stack(losses, axis=1)
+def recorded(
+    losses: Sequence[_Array],
+    accuracies: Sequence[_Array],
+    *,
+    steps: Sequence[int] | None = None,
+    leap: float = 0.0,
+) -> Curve:
+    """Return the curve of the recorded losses and accuracies of all seeds (S).
+
+    Args:
+        losses: one entry a step.
+        accuracies: one entry a step.
+        steps: at which they were recorded, 0 first; None: at every one. What lies between is interpolated.
+        leap: of the features.
+    """
+    loss_ST, accuracy_ST = np.stack(losses, axis=1), np.stack(accuracies, axis=1)
+    if steps is not None and len(steps) <= steps[-1]:
+        every_T = np.arange(steps[-1] + 1)
+        loss_ST = np.stack([np.interp(every_T, steps, loss_K) for loss_K in loss_ST])
+        accuracy_ST = np.stack([np.interp(every_T, steps, share_K) for share_K in accuracy_ST])
     overflowed_ST = np.logical_or.accumulate(~np.isfinite(loss_ST), axis=1)
-    return Curve(np.where(overflowed_ST, np.inf, loss_ST), np.stack(accuracies, axis=1))
+    return Curve(np.where(overflowed_ST, np.inf, loss_ST), accuracy_ST, leap)

@@ -1,6 +1,6 @@
 """How far the features of images move when they are pulled: the kernel of the features' gradients.
 
-Legend: N images, M images of which N were measured, Q directions; a force and a movement are (..., Q, N).
+Legend: S seeds, N images, B of them, M images of which N were measured, Q directions.
 
 With J_i the derivative of image i's features with respect to the weights, and q_a directions of the features, the
 kernel's entry at (a, i), (b, j) is q_a' J_i J_j' q_b.
@@ -25,6 +25,9 @@ class FeatureKernel(Protocol):
 
     def times(self, force_QN: _Array) -> _Array:
         """Return the kernel times a force on every image and direction (..., Q, N): how the features answer to it."""
+
+    def times_batch(self, force_SQB: _Array, images_SB: NDArray[np.intp]) -> _Array:
+        """Return the same (S, Q, N) for forces on a few images, others for every seed, and none elsewhere."""
 
     def subset(self, images_K: NDArray[np.intp]) -> "FeatureKernel":
         """Return the kernel of some of the images."""
@@ -51,6 +54,10 @@ class ClassKernel:
         moved = flat @ self.values_QNQN.reshape(size, size)
         return moved.reshape(force_QN.shape).astype(np.float64, copy=False)
 
+    def times_batch(self, force_SQB: _Array, images_SB: NDArray[np.intp]) -> _Array:
+        """Return the kernel times a force on a few images (S, Q, N)."""
+        return self.times(_everywhere(force_SQB, images_SB, self.num_images))
+
     def subset(self, images_K: NDArray[np.intp]) -> "ClassKernel":
         """Return the kernel of some of the images."""
         return ClassKernel(self.values_QNQN[:, images_K][..., images_K])
@@ -71,6 +78,10 @@ class TraceKernel:
         """Return the kernel times a force (..., Q, N)."""
         moved_QN = force_QN.astype(self.values_NN.dtype, copy=False) @ self.values_NN
         return moved_QN.astype(np.float64, copy=False)
+
+    def times_batch(self, force_SQB: _Array, images_SB: NDArray[np.intp]) -> _Array:
+        """Return the kernel times a force on a few images (S, Q, N)."""
+        return self.times(_everywhere(force_SQB, images_SB, self.num_images))
 
     def subset(self, images_K: NDArray[np.intp]) -> "TraceKernel":
         """Return the kernel of some of the images."""
@@ -105,7 +116,19 @@ class ExtendedKernel:
         with_measured_QM = self.measured.times(force_QM @ self.weight_MN) @ self.weight_MN.T
         return np.asarray(with_measured_QM + self.across_QQ @ (force_QM @ self.rest_MM))
 
+    def times_batch(self, force_SQB: _Array, images_SB: NDArray[np.intp]) -> _Array:
+        """Return the kernel times a force on a few images (S, Q, M); of P and R only their rows are read."""
+        with_measured_SQM = self.measured.times(force_SQB @ self.weight_MN[images_SB]) @ self.weight_MN.T
+        return np.asarray(with_measured_SQM + self.across_QQ @ force_SQB @ self.rest_MM[images_SB])
+
     def subset(self, images_K: NDArray[np.intp]) -> "ExtendedKernel":
         """Return the kernel of some of the images."""
         rest_KK = self.rest_MM[np.ix_(images_K, images_K)]
         return ExtendedKernel(self.measured, self.weight_MN[images_K], rest_KK, self.across_QQ)
+
+
+def _everywhere(force_SQB: _Array, images_SB: NDArray[np.intp], images: int) -> _Array:
+    """Return forces on a few images as forces on all (S, Q, N)."""
+    force_SQN = np.zeros((*force_SQB.shape[:2], images))
+    np.put_along_axis(force_SQN, np.broadcast_to(images_SB[:, None], force_SQB.shape), force_SQB, axis=2)
+    return force_SQN

@@ -28,9 +28,8 @@ from app.forecasting.curve import Curve, smoothed
 from app.forecasting.kernel_extension import extended
 from app.forecasting.level_times import LEVELS_L
 from app.forecasting.linearisation import Linearisation
-from app.forecasting.result import Forecast, ForecastCurve, Method
-from app.forecasting.sharpness import passes_stable_limit
-from app.forecasting.stability import learning_rate_limit
+from app.forecasting.result import FEATURES_LEAP, Forecast, ForecastCurve, Method
+from app.forecasting.stability import LearningRateLimit, learning_rate_limit
 from app.forecasting.target import BAND, Target, TimeToTarget, time_to_target
 from app.forecasting.training import Training
 
@@ -46,6 +45,9 @@ _SIMULATIONS: dict[Method, Callable[[Linearisation, Training, Sequence[int]], Cu
     "gradient_flow": lambda network, training, _seeds: gradient_flow.solve(network, training),
     "diffusion": lambda network, training, seeds: diffusion.simulate(network, training, seeds=seeds),
 }
+LONG_LEAP, LARGEST_LEAP = 0.3, 1.0
+"""Of the features' spread, in one step: beyond the first the linear model is doubtful, beyond the second void."""
+
 _LONGEST = 4.0  # times the asked steps: how far a calibration can make the simulation run
 _NEGLIGIBLE_DECAY = 0.01
 _FALLING = 0.02  # of the whole drop, in the last tenth of the steps
@@ -63,6 +65,7 @@ def forecast(
     method: Method = "bilinear",
     num_images: int | None = None,
     extrapolation: Extrapolation = "features",
+    limit: LearningRateLimit | None = None,
 ) -> Forecast:
     """Forecast how a training goes and when it reaches its target.
 
@@ -78,6 +81,7 @@ def forecast(
         num_images: of the data set; None: those measured.
         extrapolation: from the measured images to more: ``features``, to those further images whose features the
             linearisation holds; ``nested_subsets``, to ``num_images``.
+        limit: of the learning rate, where the caller has found it.
 
     Raises:
         BadRequest: ``invalid_forecast``: an argument is out of range.
@@ -86,7 +90,7 @@ def forecast(
     _check(linearisation, method, extrapolation, seeds, num_images)
     if extrapolation == "features":
         linearisation = extended(linearisation)
-    limit = learning_rate_limit(linearisation, training)
+    limit = limit or learning_rate_limit(linearisation, training)
     warnings = _warnings(linearisation, training, method, num_images)
     if training.learning_rate > limit.initial:
         return _unstable(limit.certain, method, target, (*warnings, "learning_rate_over_limit"))
@@ -103,8 +107,10 @@ def forecast(
         return _unstable(limit.certain, method, target, (*warnings, "simulation_diverged"))
     if simulated.spiked:
         warnings.append("loss_spike")
-    if method == "bilinear" and linearisation.num_directions and passes_stable_limit(linearisation, training):
-        warnings.append("curvature_over_limit")
+    if simulated.leap > LARGEST_LEAP:
+        return _unstable(limit.certain, method, target, (*warnings, FEATURES_LEAP))
+    if simulated.leap > LONG_LEAP:
+        warnings.append(FEATURES_LEAP)
     stretch_L = np.ones_like(LEVELS_L)
     if extrapolation == "nested_subsets" and num_images is not None and num_images > linearisation.num_images:
         stretch_L = nested_subsets.stretch_L(
@@ -115,15 +121,14 @@ def forecast(
     if target.kind == "fraction_of_drop" and _still_falling(curve):
         warnings.append("loss_still_falling_at_last_step")
     interval, confidence, doubts = _interval(curve, time, corrected)
-    seconds = None if step_seconds is None else step_seconds
     hourly = None if step_seconds is None or price_per_hour is None else step_seconds * price_per_hour / 3600
     return Forecast(
         verdict="not_reached" if time.steps is None else "reached",
         steps=time.steps,
         interval=interval,
         confidence=confidence,
-        seconds=_times(time.steps, seconds),
-        seconds_interval=_both_times(interval, seconds),
+        seconds=_times(time.steps, step_seconds),
+        seconds_interval=_both_times(interval, step_seconds),
         cost=_times(time.steps, hourly),
         cost_interval=_both_times(interval, hourly),
         level=time.level,

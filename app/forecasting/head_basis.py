@@ -13,7 +13,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from app.forecasting.batch_order import batches_SB, weights_SN
+from app.forecasting.batch_order import batches_SB
 from app.forecasting.bilinear import Trajectory
 from app.forecasting.linearisation import Linearisation
 from app.forecasting.stability import learning_rate_limit
@@ -42,8 +42,7 @@ def head_basis_DQ(linearisation: Linearisation, training: Training, directions: 
     heads = [probe.head_CD]
     batches = batches_SB(probe.num_images, training.batch_size, training.steps, [0])
     for number, batch_SB in enumerate(batches):
-        residual_SCN = trajectory.look()[0]
-        trajectory.step(number, residual_SCN * weights_SN(batch_SB, probe.num_images)[:, None])
+        trajectory.step(number, batch_SB)
         if number + 1 in looked_at:
             heads.append(trajectory.coordinates.weight_CD(trajectory.head_SCR[0]))
     rows_HD = np.vstack([head / np.linalg.norm(head) for head in heads if head.any()])

@@ -97,6 +97,12 @@ class Linearisation:
         """Return how the features answer to a force on every image and direction (..., Q, N)."""
         return np.zeros_like(force_QN) if self.kernel is None else self.kernel.times(force_QN)
 
+    def moved_by_batch_SQN(self, force_SQB: _Array, images_SB: NDArray[np.intp]) -> _Array:
+        """Return how the features of all images answer to forces on a few of them, for several seeds."""
+        if self.kernel is None:
+            return np.zeros((*force_SQB.shape[:2], self.num_images))
+        return self.kernel.times_batch(force_SQB, images_SB)
+
 
 def linearise(
     features_MD: ArrayLike,

@@ -25,21 +25,13 @@ def residuals_and_losses(loss: Loss, outputs_CN: _Array, target_CN: _Array) -> t
         residual_CN = outputs_CN - target_CN
         return residual_CN, 0.5 * np.einsum("...cn,...cn->...n", residual_CN, residual_CN)
     shifted_CN = outputs_CN - outputs_CN.max(axis=-2, keepdims=True)
-    label_N = np.einsum("...cn,cn->...n", shifted_CN, target_CN)
+    label_N = np.einsum("...cn,...cn->...n", shifted_CN, target_CN)
     np.exp(shifted_CN, out=shifted_CN)
     sum_N = shifted_CN.sum(axis=-2, keepdims=True)
     losses_N = np.log(sum_N[..., 0, :]) - label_N
     shifted_CN /= sum_N
     shifted_CN -= target_CN
     return shifted_CN, losses_N
-
-
-def bend(loss: Loss, residual_CN: _Array, target_CN: _Array, vector_CN: _Array) -> _Array:
-    """Return each image's curvature of the loss in its outputs, times a vector: (diag(p) - p p') v, or v."""
-    if loss == "squared":
-        return vector_CN
-    share_CN = residual_CN + target_CN
-    return np.asarray(share_CN * (vector_CN - (share_CN * vector_CN).sum(axis=-2, keepdims=True)))
 
 
 def accuracies(outputs_CN: _Array, labels_N: NDArray[np.intp]) -> _Array:

@@ -15,6 +15,8 @@ _Array = NDArray[np.float64]
 Method = Literal["bilinear", "linear_probe", "frozen_kernel", "gradient_flow", "diffusion"]
 Verdict = Literal["reached", "not_reached", "unstable"]
 
+FEATURES_LEAP = "features_leap"
+
 _POINTS = 200  # of a curve that is handed on
 
 
@@ -75,6 +77,11 @@ class Forecast:
     method: Method
     definition: str
     warnings: tuple[str, ...]
+
+    @property
+    def calm(self) -> bool:
+        """Whether the linear model holds all along the training."""
+        return self.verdict != "unstable" and FEATURES_LEAP not in self.warnings
 
     def as_dict(self) -> dict[str, Any]:
         """Return the forecast as JSON-ready data; an infinite largest learning rate is null."""
