@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +38,6 @@ from workers.zoo.sources import cached_weights
 MEASURED = Path(".cache/measured")
 LEVELS = (0.5, 0.25, 0.1, 0.05)
 FIRST_STEPS = 10
-DOUBTS = {"learning_rate_may_be_unstable", "curvature_over_limit", "loss_spike"}
 LEAST_STEPS = 5  # a time of fewer steps is a whole number that no relative error says much about
 
 
@@ -148,7 +148,7 @@ class Point:
     real: float
     raw: float | None
     verdict: str
-    warnings: tuple[str, ...]
+    calm: bool
     seconds: float
 
 
@@ -174,25 +174,14 @@ def points(images: int, method: str) -> Iterator[Point]:
                 real,
                 found.steps,
                 found.verdict,
-                found.warnings,
+                found.calm,
                 measuring + time.process_time() - started,
             )
 
 
 def errors(found: list[Point]) -> list[tuple[Point, float, float | None]]:
     """Return (point, |calibrated / real - 1|, factor of the interval) by calibrations of other families."""
-    rows = [
-        CalibrationPoint(
-            architecture=one.architecture,
-            family=one.family,
-            eps=one.eps,
-            predicted_steps=one.raw,
-            real_steps=one.real,
-            loss=one.truth.case.loss,  # type: ignore[arg-type]
-        )
-        for one in found
-        if one.raw is not None
-    ]
+    rows = rows_of(found)
     result = []
     for one in found:
         if one.raw is None:
@@ -226,17 +215,69 @@ def setting(case: Case) -> tuple[Any, ...]:
     return case.learning_rate, case.batch_size, case.momentum, case.loss
 
 
-def group(point: Point) -> tuple[str, str, str]:
-    """Return the training's setting, the model's family, and whether the forecast warned of its learning rate."""
+def group(point: Point) -> tuple[str, str]:
+    """Return the training's setting, and the model's family."""
     case = point.truth.case
-    setting = f"{case.learning_rate:g}, {case.batch_size}, {case.momentum:g}"
-    return setting, point.family, "yes" if DOUBTS & set(point.warnings) else "no"
+    return f"{case.learning_rate:g}, {case.batch_size}, {case.momentum:g}", point.family
 
 
 def summary(ratios: list[float]) -> str:
     """Return median and 90th percentile of the relative errors."""
     relative = np.abs(np.array(ratios) - 1)
     return f"{np.median(relative):.0%} / {np.quantile(relative, 0.9):.0%}" if len(relative) else "–"
+
+
+def table(found: list[Point]) -> Iterator[str]:
+    """Yield the lines of a table of relative errors, level by level; the last row is of all."""
+    calibrated = errors(found)
+    yield "| steps to | levels | uncalibrated | calibrated | in the 80 % interval | other models | first 10 steps |"
+    yield "|---|--:|--:|--:|--:|--:|--:|"
+    for eps in (*LEVELS, None):
+        at = [row for row in calibrated if eps in (None, row[0].eps)]
+        inside = [abs(math.log(ratio)) <= math.log(factor) for _, ratio, factor in at if factor]
+        others = [value / one.real for one, _, _ in at if (value := of_others(one, found))]
+        first = [value / one.real for one, _, _ in at if (value := extrapolated(one.truth, one.eps))]
+        yield (
+            f"| {eps or 'all'} | {len(at)} | {summary([(one.raw or 0) / one.real for one, _, _ in at])} "
+            f"| {summary([ratio for _, ratio, _ in at])} "
+            f"| {format(np.mean(inside), '.0%') if inside else '–'} | {summary(others)} | {summary(first)} |"
+        )
+    yield "\n| learning rate, batch size, momentum | family | trainings | uncalibrated | calibrated |"
+    yield "|---|---|--:|--:|--:|"
+    for key in sorted({group(row[0]) for row in calibrated}):
+        at = [row for row in calibrated if group(row[0]) == key]
+        trainings = len({row[0].truth.case.file.name for row in at})
+        raw, corrected = summary([(one.raw or 0) / one.real for one, _, _ in at]), summary([row[1] for row in at])
+        yield "| " + " | ".join([*key, str(trainings), raw, corrected]) + " |"
+    yield "\nFarthest from the truth, calibrated:"
+    for one, ratio, _ in sorted(calibrated, key=lambda row: -abs(math.log(row[1])))[:8]:
+        yield f"- {one.truth.case.file.stem} to {one.eps}: {ratio:.2f} times the real {one.real:.0f}"
+
+
+def gain(found: list[Point]) -> float | None:
+    """Return how many times longer a training took than its forecast, in processor time, the median."""
+    times = {
+        one.truth.case.file.name: one.truth.steps_K[-1] * one.truth.seconds_per_step / one.seconds
+        for one in found
+        if math.isfinite(one.truth.seconds_per_step)
+    }
+    return float(np.median(list(times.values()))) if times else None
+
+
+def rows_of(found: list[Point]) -> list[CalibrationPoint]:
+    """Return what a calibration rests on: levels that were forecast, of trainings for which the linear model holds."""
+    return [
+        CalibrationPoint(
+            architecture=one.architecture,
+            family=one.family,
+            eps=one.eps,
+            predicted_steps=round(one.raw, 2),
+            real_steps=round(one.real, 2),
+            loss=one.truth.case.loss,  # type: ignore[arg-type]
+        )
+        for one in found
+        if one.raw is not None and one.calm
+    ]
 
 
 def main() -> None:
@@ -250,55 +291,22 @@ def main() -> None:
         found = list(points(options.images, options.method))
     for loss in ("cross_entropy", "squared"):
         of_loss = [one for one in found if one.truth.case.loss == loss]
-        if not of_loss:
-            continue
-        calibrated = errors(of_loss)
-        missed = sum(one.raw is None for one in of_loss)
-        print(f"\n## {loss}: {len({one.truth.case.file.name for one in of_loss})} trainings, {len(of_loss)} levels\n")
-        print(f"Not forecast: {missed} ({sorted({one.verdict for one in of_loss if one.raw is None})}).\n")
-        print(
-            "| steps to | levels | uncalibrated | calibrated | in the 80 % interval | other models | first 10 steps |"
-        )
-        print("|---|--:|--:|--:|--:|--:|--:|")
-        for eps in (*LEVELS, None):
-            at = [row for row in calibrated if eps in (None, row[0].eps)]
-            inside = [abs(math.log(ratio)) <= math.log(factor) for _, ratio, factor in at if factor]
-            others = [value / one.real for one, _, _ in at if (value := of_others(one, of_loss))]
-            first = [value / one.real for one, _, _ in at if (value := extrapolated(one.truth, one.eps))]
-            print(
-                f"| {eps or 'all'} | {len(at)} | {summary([(one.raw or 0) / one.real for one, _, _ in at])} "
-                f"| {summary([ratio for _, ratio, _ in at])} "
-                f"| {format(np.mean(inside), '.0%') if inside else '–'} | {summary(others)} | {summary(first)} |"
-            )
-        print("\n| learning rate, batch size, momentum | family | warned of | levels | uncalibrated | calibrated |")
-        print("|---|---|---|--:|--:|--:|")
-        for key in sorted({group(row[0]) for row in calibrated}):
-            at = [row for row in calibrated if group(row[0]) == key]
-            raw, corrected = summary([(one.raw or 0) / one.real for one, _, _ in at]), summary([row[1] for row in at])
-            print("| " + " | ".join([*key, str(len(at)), raw, corrected]) + " |")
-        savings = [
-            one.truth.steps_K[-1] * one.truth.seconds_per_step / one.seconds
-            for one in of_loss
-            if one.eps == 0.1 and math.isfinite(one.truth.seconds_per_step)
-        ]
-        if savings:
-            print(f"\nTraining over forecast, processor time, median: {np.median(savings):.1f}x.")
-        print("\nFarthest from the truth, calibrated:")
-        worst = sorted(calibrated, key=lambda row: -abs(math.log(row[1])))[:8]
-        for one, ratio, _ in worst:
-            print(
-                f"- {one.truth.case.file.stem} to {one.eps}: {ratio:.2f} times the real {one.real:.0f}; {one.warnings}"
-            )
+        for name, chosen in (
+            ("the linear model holds", [one for one in of_loss if one.calm]),
+            ("features leap", [one for one in of_loss if not one.calm and one.raw is not None]),
+        ):
+            if chosen:
+                trainings = len({one.truth.case.file.name for one in chosen})
+                print(f"\n## {loss}, {name}: {trainings} trainings, {len(chosen)} levels\n")
+                print("\n".join(table(chosen)))
+        given_none = [one for one in of_loss if one.raw is None]
+        if given_none:
+            verdicts = Counter(one.verdict for one in given_none)
+            print(f"\nNo number given: {len(given_none)} levels ({dict(verdicts)}).")
+        if of_loss:
+            print(f"\nTraining over forecast, processor time, median: {gain(of_loss):.1f}x.")
     if options.save:
-        rows = [
-            CalibrationPoint(
-                architecture=one.architecture, family=one.family, eps=one.eps, predicted_steps=round(one.raw, 2),
-                real_steps=round(one.real, 2), loss=one.truth.case.loss,  # type: ignore[arg-type]
-            )
-            for one in found
-            if one.raw is not None
-        ]  # fmt: skip
-        options.save.write_text(json.dumps(save(rows), indent=1) + "\n")
+        options.save.write_text(json.dumps(save(rows_of(found)), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
-from app.api.polling import RecentAnswers
+from app.api.recent_answers import RecentAnswers
 from app.bell import Bell
 from app.config import Settings
 from app.domain.errors import Forbidden, Unauthorized

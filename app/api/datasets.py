@@ -1,34 +1,29 @@
 """/v1/datasets: upload a labelled image data set, read back what was understood, delete it."""
 
-import hashlib
 import json
 import re
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import contextmanager_in_threadpool
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from app.api.access import Caller, Reader, Service, ServiceDep, Writer
 from app.api.envelopes import MAX_NAME_LENGTH, After, Limit, ListOf, Progress
-from app.api.polling import IfNoneMatch, Wait, answer, not_modified, wait_for_news
+from app.api.idempotency import Answer, IdempotencyKeyHeader, answer_once
+from app.api.polling import IfNoneMatch, Wait, answer_poll, point_to_job
 from app.api.problems import JobError, responses
 from app.api.upload import Received, receive
 from app.domain.errors import BadRequest, Conflict
 from app.domain.states import DatasetState
 from app.storage.purge import purge_deleted
 from app.storage.repositories.datasets import Datasets
-from app.storage.repositories.idempotency import IdempotencyKeys
+from app.storage.repositories.paging import Page
 from app.storage.tables import Dataset
 
 router = APIRouter(tags=["datasets"])
-
-IdempotencyKeyHeader = Annotated[
-    str | None,
-    Header(alias="Idempotency-Key", min_length=1, max_length=255, description="The same key again: the same answer."),
-]
 
 
 class DatasetView(BaseModel):
@@ -120,15 +115,12 @@ async def upload_dataset(
     try:
         async with contextmanager_in_threadpool(service.objects.create(f"uploads/{dataset_id}")) as file:
             received = await receive(request, file, max_bytes=service.settings.max_upload_bytes)
-        status, body = await run_in_threadpool(_complete, service, caller, dataset_id, received, name, idempotency_key)
+        answer = await run_in_threadpool(_complete, service, caller, dataset_id, received, name, idempotency_key)
     except BaseException:
         await run_in_threadpool(_abandon, service, caller, dataset_id)
         raise
-    response.status_code = status
-    response.headers["Location"] = f"/v1/datasets/{body['id']}"
-    if status == 202:
-        response.headers["Retry-After"] = "1"
-    return body
+    point_to_job(response, answer.status, answer.path)
+    return answer.body
 
 
 def _start(service: Service, caller: Caller, name: str | None) -> str:
@@ -143,26 +135,23 @@ def _complete(
     received: Received,
     name: str | None,
     idempotency_key: str | None,
-) -> tuple[int, dict[str, Any]]:
+) -> Answer:
     name = name or received.name or "dataset"
-    fingerprint = hashlib.sha256(f"datasets\n{name}\n{received.sha256}".encode()).hexdigest()
     with service.database.write() as session:
-        keys = IdempotencyKeys(session, caller.tenant)
-        answered = keys.begin(idempotency_key, fingerprint) if idempotency_key else None
-        if answered is None:
-            row, is_new = Datasets(session, caller.tenant).receive(
-                dataset_id, name=name, sha256=received.sha256, size=received.size
-            )
-            answered = 202 if is_new else 200, view(row).model_dump(mode="json")
-            if idempotency_key:
-                keys.finish(idempotency_key, *answered)
-        else:
-            Datasets(session, caller.tenant).abandon(dataset_id)
-    if answered[1]["id"] == dataset_id:
+        datasets = Datasets(session, caller.tenant)
+
+        def take() -> tuple[int, DatasetView]:
+            row, is_new = datasets.receive(dataset_id, name=name, sha256=received.sha256, size=received.size)
+            return 202 if is_new else 200, view(row)
+
+        answer = answer_once(session, caller.tenant, idempotency_key, ("datasets", name, received.sha256), take)
+        if not answer.is_new:
+            datasets.abandon(dataset_id)
+    if answer.body["id"] == dataset_id:
         service.bell.ring("dataset", dataset_id)
     else:
         service.objects.delete(f"uploads/{dataset_id}")
-    return answered
+    return answer
 
 
 def _abandon(service: Service, caller: Caller, dataset_id: str) -> None:
@@ -177,9 +166,7 @@ def list_datasets(service: ServiceDep, caller: Reader, limit: Limit = 50, after:
     """List the tenant's data sets."""
     with service.database.read() as session:
         page = Datasets(session, caller.tenant).page(limit=limit, cursor=after)
-    return ListOf(
-        data=[view(row) for row in page.rows], has_more=page.next_cursor is not None, next_cursor=page.next_cursor
-    )
+    return ListOf.of(page, view)
 
 
 @router.get(
@@ -196,16 +183,14 @@ async def get_dataset(
     if_none_match: IfNoneMatch = None,
 ) -> Any:
     """Return one data set; `wait` holds the answer while it is being prepared."""
-
-    def look() -> tuple[int, bool]:
-        with service.database.read() as session:
-            return Datasets(session, caller.tenant).revision(dataset_id)
-
-    known = await wait_for_news(look, if_none_match, wait)
-    if known is not None:
-        return not_modified(known)
-    row = await run_in_threadpool(_get, service, caller, dataset_id)
-    return answer(view(row).model_dump_json(), row.revision)
+    return await answer_poll(
+        service,
+        lambda session: Datasets(session, caller.tenant),
+        dataset_id,
+        lambda _, row: view(row),
+        known=if_none_match,
+        wait=wait,
+    )
 
 
 @router.get(
@@ -232,12 +217,8 @@ def list_files(
         outcomes = []  # rejected before any file was looked at
     start = _position(after)
     end = start + limit
-    has_more = end < len(outcomes)
-    return ListOf(
-        data=[FileOutcome(**outcome) for outcome in outcomes[start:end]],
-        has_more=has_more,
-        next_cursor=str(end) if has_more else None,
-    )
+    page = Page(outcomes[start:end], str(end) if end < len(outcomes) else None)
+    return ListOf.of(page, lambda outcome: FileOutcome(**outcome))
 
 
 @router.delete(

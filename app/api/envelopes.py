@@ -1,6 +1,7 @@
 """The shapes that all resources share: strict requests, lists, links, progress."""
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query, Request
@@ -8,8 +9,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from app.domain.errors import BadRequest
+from app.storage.repositories.paging import Page
 
 Item = TypeVar("Item")
+Row = TypeVar("Row")
 
 Limit = Annotated[int, Query(ge=1, le=200, description="How many entries a page holds.")]
 After = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
@@ -56,9 +59,13 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
 class StrictModel(BaseModel):
-    """A request body: a field it does not know is refused, so that a typo is not lost."""
+    """A request body: a field it does not know is refused, so that a typo is not lost.
 
-    model_config = ConfigDict(extra="forbid")
+    Values have to be of the field's JSON type: ``"0.1"`` and ``true`` are no numbers, nor are ``NaN`` and ``Infinity``,
+    which JSON does not have.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ListOf(BaseModel, Generic[Item]):
@@ -67,6 +74,13 @@ class ListOf(BaseModel, Generic[Item]):
     data: list[Item]
     has_more: bool
     next_cursor: str | None
+
+    @classmethod
+    def of(cls, page: Page[Row], view: Callable[[Row], Item]) -> "ListOf[Item]":
+        """Return a page of rows as users see them."""
+        return ListOf(
+            data=[view(row) for row in page.rows], has_more=page.next_cursor is not None, next_cursor=page.next_cursor
+        )
 
 
 class Progress(BaseModel):

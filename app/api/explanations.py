@@ -91,7 +91,9 @@ def explain(
 ) -> Explanation:
     """Return the classes a model helps, the pairs it confuses, and where it and another model differ."""
     with service.database.read() as session:
-        selection = Selections(session, caller.tenant).get(selection_id)
+        selections = Selections(session, caller.tenant)
+        revision, _ = selections.revision(selection_id)
+        selection = selections.get(selection_id)
         evaluations = evaluations_of(session, selection_id)
         dataset = session.get_one(Dataset, selection.dataset_id)
     ranked = _by_rank(selection, evaluations)
@@ -109,7 +111,7 @@ def explain(
             param="selection",
             hint="Upload the data set again and ask for a new selection.",
         )
-    return _explanation(selection, names, (rank, row, own), other and (other[0], other[2], compared))
+    return _explanation(selection_id, revision, names, (rank, row, own), other and (other[0], other[2], compared))
 
 
 _Ranked = tuple[int, Evaluation, Model]
@@ -155,7 +157,8 @@ def _stored(service: Service, evaluation: Evaluation, look: int) -> dict[str, An
 
 
 def _explanation(
-    selection: Selection,
+    selection_id: str,
+    revision: int,
     names: list[str],
     own: tuple[int, Model, dict[str, Any]],
     other: tuple[int, Model, Any] | None,
@@ -175,8 +178,8 @@ def _explanation(
     ]
     rival = ComparedModel(model=other[1].id, name=other[1].name, rank=other[0]) if other else None
     return Explanation(
-        selection=selection.id,
-        revision=selection.revision,
+        selection=selection_id,
+        revision=revision,
         model=ComparedModel(model=model.id, name=model.name, rank=rank),
         against=rival,
         summary=_summary(model.name, classes, confused, rival),

@@ -1,6 +1,5 @@
 """/v1/finetunes: really fine-tune models on a data set, and take the tuned weights home."""
 
-import hashlib
 from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -8,18 +7,18 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
-from starlette.concurrency import run_in_threadpool
+from sqlalchemy.orm import Session
 
-from app.api.access import Caller, Reader, Service, ServiceDep, Writer
-from app.api.datasets import IdempotencyKeyHeader
+from app.api.access import Reader, ServiceDep, Writer
 from app.api.envelopes import After, Limit, ListOf, Name, Progress, StrictModel, Text
-from app.api.polling import IfNoneMatch, Wait, answer, is_known, not_modified, wait_for_news
+from app.api.idempotency import IdempotencyKeyHeader, answer_once
+from app.api.polling import IfNoneMatch, Wait, answer_poll, point_to_job
 from app.api.problems import JobError, responses
 from app.api.recipes import RecipeRequest
 from app.domain.errors import Conflict, NotFound
 from app.domain.finetuning import Recipe
+from app.storage.repositories.datasets import deleted_among
 from app.storage.repositories.finetunes import Finetunes
-from app.storage.repositories.idempotency import IdempotencyKeys
 from app.storage.repositories.models import Models
 from app.storage.tables import Finetune
 
@@ -87,7 +86,9 @@ class TunedModel(BaseModel):
     trials: list[Trial]
     curve: list[CurvePoint]
     warnings: list[str]
-    weights: str | None = Field(description="Where the tuned weights are, with a model card and a script.")
+    weights: str | None = Field(
+        description="Where the tuned weights are, with a model card and a script; null once the data set was deleted."
+    )
     error: JobError | None
 
 
@@ -117,8 +118,8 @@ class FinetuneView(BaseModel):
     links: dict[str, str]
 
 
-def view(row: Finetune) -> FinetuneView:
-    """Return a row as users see it."""
+def view(row: Finetune, *, has_weights: bool = True) -> FinetuneView:
+    """Return a row as users see it; without weights if they went with their data set."""
     path, result = f"/v1/finetunes/{row.id}", row.result or {}
     return FinetuneView(
         id=row.id,
@@ -134,7 +135,7 @@ def view(row: Finetune) -> FinetuneView:
         device=result.get("device"),
         images=result.get("images"),
         asked=row.model_ids,
-        models=[_tuned(path, found) for found in result.get("models", [])],
+        models=[_tuned(path, found, has_weights=has_weights) for found in result.get("models", [])],
         created_at=row.created_at,
         updated_at=row.updated_at,
         started_at=row.started_at,
@@ -144,9 +145,14 @@ def view(row: Finetune) -> FinetuneView:
     )
 
 
-def _tuned(path: str, found: dict[str, Any]) -> TunedModel:
-    weights = f"{path}/weights?model={found['model']}" if found["object"] else None
+def _tuned(path: str, found: dict[str, Any], *, has_weights: bool) -> TunedModel:
+    weights = f"{path}/weights?model={found['model']}" if found["object"] and has_weights else None
     return TunedModel(**{**found, "weights": weights})
+
+
+def read_view(session: Session, row: Finetune) -> FinetuneView:
+    """Return a row as users see it, looking whether its data set is still there."""
+    return view(row, has_weights=not deleted_among(session, [row.dataset_id]))
 
 
 @router.post(
@@ -164,14 +170,10 @@ def create_finetune(
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Any:
     """Queue a fine-tune: the learning rate is chosen on validation images, the accuracy measured on test images."""
-    recipe = request.recipe.recipe() if request.recipe else Recipe()
-    body_text = request.model_dump_json(exclude_unset=True)
-    fingerprint = hashlib.sha256(f"finetunes\n{body_text}".encode()).hexdigest()
+    recipe = request.recipe.read("recipe") if request.recipe else Recipe()
     with service.database.write() as session:
-        keys = IdempotencyKeys(session, caller.tenant)
-        answered = keys.begin(idempotency_key, fingerprint) if idempotency_key else None
-        is_new = answered is None
-        if answered is None:
+
+        def create() -> tuple[int, FinetuneView]:
             models = Models(session).choose(request.models)
             row = Finetunes(session, caller.tenant).create(
                 request.dataset,
@@ -180,15 +182,14 @@ def create_finetune(
                 request.name,
                 budget_seconds=request.budget.worker_seconds if request.budget else None,
             )
-            answered = 202, view(row).model_dump(mode="json")
-            if idempotency_key:
-                keys.finish(idempotency_key, *answered)
-    if is_new:
-        service.bell.ring("finetune", answered[1]["id"])
-    response.status_code = answered[0]
-    response.headers["Location"] = f"/v1/finetunes/{answered[1]['id']}"
-    response.headers["Retry-After"] = "5"
-    return answered[1]
+            return 202, view(row)
+
+        asked = "finetunes", request.model_dump_json(exclude_unset=True)
+        answer = answer_once(session, caller.tenant, idempotency_key, asked, create)
+    if answer.is_new:
+        service.bell.ring("finetune", answer.body["id"])
+    point_to_job(response, answer.status, answer.path, retry_after=5)
+    return answer.body
 
 
 @router.get("/v1/finetunes", summary="List fine-tunes, newest first", responses=responses(401, 403, 422))
@@ -196,9 +197,8 @@ def list_finetunes(service: ServiceDep, caller: Reader, limit: Limit = 50, after
     """List the tenant's fine-tunes."""
     with service.database.read() as session:
         page = Finetunes(session, caller.tenant).page(limit=limit, cursor=after)
-    return ListOf(
-        data=[view(row) for row in page.rows], has_more=page.next_cursor is not None, next_cursor=page.next_cursor
-    )
+        deleted = deleted_among(session, [row.dataset_id for row in page.rows])
+    return ListOf.of(page, lambda row: view(row, has_weights=row.dataset_id not in deleted))
 
 
 @router.get(
@@ -215,19 +215,14 @@ async def get_finetune(
     if_none_match: IfNoneMatch = None,
 ) -> Any:
     """Return one fine-tune; with `wait`, hold the answer until something changes."""
-
-    def look() -> tuple[int, bool]:
-        with service.database.read() as session:
-            return Finetunes(session, caller.tenant).revision(finetune_id)
-
-    if wait:
-        known = await wait_for_news(look, if_none_match, wait)
-        if known is not None:
-            return not_modified(known)
-    row = await run_in_threadpool(_get, service, caller, finetune_id)
-    if is_known(row.revision, if_none_match):
-        return not_modified(row.revision)
-    return answer(view(row).model_dump_json(), row.revision)
+    return await answer_poll(
+        service,
+        lambda session: Finetunes(session, caller.tenant),
+        finetune_id,
+        read_view,
+        known=if_none_match,
+        wait=wait,
+    )
 
 
 @router.post(
@@ -240,7 +235,7 @@ async def get_finetune(
 def cancel_finetune(finetune_id: str, service: ServiceDep, caller: Writer) -> FinetuneView:
     """End a fine-tune; models that were trained by then stay readable. Cancelling twice is the same as once."""
     with service.database.write() as session:
-        return view(Finetunes(session, caller.tenant).cancel(finetune_id))
+        return read_view(session, Finetunes(session, caller.tenant).cancel(finetune_id))
 
 
 @router.get(
@@ -258,17 +253,16 @@ def get_weights(
     model: Annotated[str | None, Query(description="Id or name; by default the best on the test images.")] = None,
 ) -> StreamingResponse:
     """Return a zip of `weights.safetensors`, `README.md` and `finetune.py`, which needs no Foretune to run."""
-    row = _get(service, caller, finetune_id)
+    with service.database.read() as session:
+        row = Finetunes(session, caller.tenant).get(finetune_id)
+        is_gone = bool(deleted_among(session, [row.dataset_id]))
     found = _with_weights(row, model)
+    if is_gone:  # its objects may be another data set's of the same content, too, and then are still there
+        raise _weights_gone(finetune_id)
     try:
         file = service.objects.open(found["object"])
     except FileNotFoundError:
-        raise Conflict(
-            "weights_gone",
-            f"The weights of fine-tune {finetune_id} have been deleted with its data set.",
-            param="finetune",
-            hint="Upload the data set again and fine-tune once more.",
-        ) from None
+        raise _weights_gone(finetune_id) from None
 
     def chunks() -> Any:
         with file:
@@ -295,6 +289,10 @@ def _with_weights(row: Finetune, wanted: str | None) -> dict[str, Any]:
     return best
 
 
-def _get(service: Service, caller: Caller, finetune_id: str) -> Finetune:
-    with service.database.read() as session:
-        return Finetunes(session, caller.tenant).get(finetune_id)
+def _weights_gone(finetune_id: str) -> Conflict:
+    return Conflict(
+        "weights_gone",
+        f"The weights of fine-tune {finetune_id} have been deleted with its data set.",
+        param="finetune",
+        hint="Upload the data set again and fine-tune once more.",
+    )

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from app.api.access import Reader, Service, ServiceDep
 from app.api.problems import JobError, responses
+from app.api.recipes import HardwareRequest
 from app.domain.errors import BadRequest, Conflict, EvaluationFailed, NotFound
 from app.domain.states import EVALUATION_TERMINAL
 from app.storage.repositories.selections import Selections, evaluations_of
@@ -26,7 +27,7 @@ class Target(BaseModel):
 class ForecastTraining(BaseModel):
     """The training that a forecast is of."""
 
-    learning_rate: float = Field(description="The first of the recipe's that is stable for this model.")
+    learning_rate: float = Field(description="The largest of the recipe's with which the linear model holds.")
     batch_size: int
     steps: int
     epochs: int
@@ -62,7 +63,7 @@ class ForecastTime(BaseModel):
     training: ForecastTraining
     step_seconds: float | None
     device: str = Field(description="That a step was timed on.")
-    price_per_hour: float | None
+    hardware: HardwareRequest = Field(description="Whose seconds these are.")
     measured_images: int = Field(description="Whose gradients were measured.")
     simulated_images: int = Field(description="Those, and others whose gradients follow from their features.")
     method: str
@@ -104,19 +105,28 @@ def get_forecast(
     model: str,
     service: ServiceDep,
     caller: Reader,
-    lr: Annotated[float | None, Query(gt=0, le=1000, description="Learning rate.")] = None,
+    lr: Annotated[float | None, Query(gt=0, le=1000, allow_inf_nan=False, description="Learning rate.")] = None,
     batch: Annotated[int | None, Query(ge=1, le=4096, description="Batch size.")] = None,
     epochs: Annotated[int | None, Query(ge=1, le=1000)] = None,
     max_steps: Annotated[int | None, Query(ge=1, le=1_000_000, description="Where the epochs would need more.")] = None,
-    momentum: Annotated[float | None, Query(ge=0, lt=1)] = None,
-    weight_decay: Annotated[float | None, Query(ge=0, le=1)] = None,
+    momentum: Annotated[float | None, Query(ge=0, lt=1, allow_inf_nan=False)] = None,
+    weight_decay: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None,
     schedule: Annotated[Literal["milestones", "constant"] | None, Query()] = None,
     loss: Annotated[Literal["cross_entropy", "squared"] | None, Query()] = None,
     target: Annotated[
-        float | None, Query(gt=0, le=1000, description="The level, in the unit of the selection's target or of `kind`.")
+        float | None,
+        Query(
+            gt=0,
+            le=1000,
+            allow_inf_nan=False,
+            description="The level, in the unit of the selection's target or of `kind`.",
+        ),
     ] = None,
     kind: Annotated[Literal["fraction_of_initial", "fraction_of_drop", "loss", "accuracy"] | None, Query()] = None,
-    price_per_hour: Annotated[float | None, Query(ge=0, le=1e6)] = None,
+    speed: Annotated[
+        float | None, Query(gt=0, le=1e6, allow_inf_nan=False, description="Of the machine, over the worker's.")
+    ] = None,
+    price_per_hour: Annotated[float | None, Query(ge=0, le=1e6, allow_inf_nan=False)] = None,
     method: Annotated[Method | None, Query()] = None,
 ) -> Forecast:
     """Answer from what the worker stored: no network runs. Without parameters it is what the results say."""
@@ -147,6 +157,8 @@ def get_forecast(
         "loss": loss,
     }
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    machine = {"speed": speed, "price_per_hour": price_per_hour}
+    on: dict[str, Any] = {name: value for name, value in machine.items() if value is not None}
     if target is None and kind not in (None, question.target.kind):
         raise BadRequest(
             "invalid_target",
@@ -159,7 +171,7 @@ def get_forecast(
         question,
         target=level,
         recipe=replace(question.recipe, **given),
-        price_per_hour=question.price_per_hour if price_per_hour is None else price_per_hour,
+        hardware=replace(question.hardware, **on),
         method=method or question.method,
     )
     measured = _measured(service, evaluation, row, selection_id)

@@ -70,9 +70,7 @@ def list_keys(service: ServiceDep, caller: Admin, limit: Limit = 50, after: Afte
     """List the keys of all tenants that were not revoked."""
     with service.database.read() as session:
         page = Keys(session, service.settings.secret_bytes).page(limit=limit, cursor=after)
-    return ListOf(
-        data=[view(row) for row in page.rows], has_more=page.next_cursor is not None, next_cursor=page.next_cursor
-    )
+    return ListOf.of(page, view)
 
 
 @router.delete("/v1/keys/{key_id}", status_code=204, summary="Revoke a key", responses=responses(401, 403, 404, 422))

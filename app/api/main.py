@@ -22,6 +22,7 @@ from app.api.access import Service
 from app.api.body_limit import LimitJsonBodies
 from app.api.envelopes import refuse_unstorable_url
 from app.api.observe import Observe
+from app.api.query import KnownParameters
 from app.bell import make_bell
 from app.config import Settings
 from app.storage.database import Database
@@ -58,8 +59,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     api.state.service = Service(settings, database, Objects(settings.objects_url), make_bell(settings.broker_url))
     problems.install(api)
-    for resource in (datasets, selections, results, explanations, forecasts, finetunes, events, models, keys, health):
-        api.include_router(resource.router)
+    known_parameters = Depends(KnownParameters())
+    for resource in (datasets, selections, results, explanations, forecasts, finetunes, events, models, keys):
+        api.include_router(resource.router, dependencies=[known_parameters])
+    api.include_router(health.router)  # monitoring may add to the query what it likes
     api.add_middleware(LimitJsonBodies, upload_path="/v1/datasets")
     api.add_middleware(Observe)
     return api

@@ -5,11 +5,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query, Response
 from pydantic import BaseModel, Field
-from starlette.concurrency import run_in_threadpool
 
-from app.api.access import Admin, Reader, Service, ServiceDep
+from app.api.access import Admin, Reader, ServiceDep
 from app.api.envelopes import MAX_NAME_LENGTH, After, JsonObject, Limit, ListOf, StrictModel, Text
-from app.api.polling import IfNoneMatch, Wait, answer, not_modified, wait_for_news
+from app.api.polling import IfNoneMatch, Wait, answer_poll, point_to_job
 from app.api.problems import JobError, responses
 from app.domain.errors import BadRequest
 from app.domain.model_spec import ModelSpec
@@ -101,13 +100,11 @@ def register_model(
         )
     with service.database.write() as session:
         row, is_new = Models(session).register(model_spec)
-        answer = view(row)
-    response.status_code = 202 if is_new else 200
-    response.headers["Location"] = f"/v1/models/{row.id}"
+        model = view(row)
     if is_new:
-        response.headers["Retry-After"] = "1"
-        service.bell.ring("model", row.id)
-    return answer
+        service.bell.ring("model", model.id)
+    point_to_job(response, 202 if is_new else 200, model.links["self"])
+    return model
 
 
 @router.get("/v1/models", summary="List the zoo, newest first", responses=responses(401, 403, 422))
@@ -121,9 +118,7 @@ def list_models(
     """List model versions."""
     with service.database.read() as session:
         page = Models(session).page(limit=limit, cursor=after, state=status)
-    return ListOf(
-        data=[view(row) for row in page.rows], has_more=page.next_cursor is not None, next_cursor=page.next_cursor
-    )
+    return ListOf.of(page, view)
 
 
 @router.get(
@@ -140,16 +135,7 @@ async def get_model(
     if_none_match: IfNoneMatch = None,
 ) -> Any:
     """Return one model version; `wait` holds the answer while it is being checked."""
-
-    def look() -> tuple[int, bool]:
-        with service.database.read() as session:
-            return Models(session).revision(model_id)
-
-    known = await wait_for_news(look, if_none_match, wait)
-    if known is not None:
-        return not_modified(known)
-    row = await run_in_threadpool(_get, service, model_id)
-    return answer(view(row).model_dump_json(), row.revision)
+    return await answer_poll(service, Models, model_id, lambda _, row: view(row), known=if_none_match, wait=wait)
 
 
 @router.patch(
@@ -161,8 +147,3 @@ def change_model(model_id: str, patch: ModelPatch, service: ServiceDep, caller: 
     """Switch a model off or on again; rankings made with it stay as they are."""
     with service.database.write() as session:
         return view(Models(session).switch(model_id, ModelState(patch.status), patch.reason))
-
-
-def _get(service: Service, model_id: str) -> Model:
-    with service.database.read() as session:
-        return Models(session).get(model_id)

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Protocol, TypeVar
 
 from fastapi import Header, Query, Response
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
+
+from app.api.access import Service
 
 IfNoneMatch = Annotated[
     str | None, Header(description="The ETag of the state that you know: the answer is 304 while it holds.")
@@ -17,43 +19,38 @@ Wait = Annotated[
     Query(
         ge=0,
         le=30,
+        allow_inf_nan=False,
         description="Seconds to hold the answer: with If-None-Match until a change, else until the job has ended.",
     ),
 ]
+Row = TypeVar("Row")
+Row_co = TypeVar("Row_co", covariant=True)
 
 _LOOK_EVERY_SECONDS = 0.1
+
+
+class Jobs(Protocol[Row_co]):
+    """The repository of one kind of job, for one tenant."""
+
+    def revision(self, job_id: str, /) -> tuple[int, bool]:
+        """Return a job's revision and whether it is the last one."""
+
+    def get(self, job_id: str, /) -> Row_co:
+        """Return one job."""
+
+
+class View(Protocol):
+    """A job as users see it."""
+
+    revision: int
+
+    def model_dump_json(self) -> str:
+        """Return it as JSON."""
 
 
 def etag(revision: int) -> str:
     """Return the entity tag of a revision."""
     return f'"r{revision}"'
-
-
-class RecentAnswers:
-    """The last answer about each job, as text: polls between two changes of a job get the same one."""
-
-    _MOST = 1024
-
-    def __init__(self) -> None:
-        """Know none."""
-        self._answers: OrderedDict[str, tuple[int, str]] = OrderedDict()
-
-    def find(self, job_id: str, revision: int) -> str | None:
-        """Return the answer about a job at this revision, if it was given lately."""
-        known, body = self._answers.get(job_id, (None, None))
-        return body if known == revision else None
-
-    def remember(self, job_id: str, revision: int, body: str) -> None:
-        """Keep an answer in place of the job's earlier one."""
-        self._answers[job_id] = (revision, body)
-        self._answers.move_to_end(job_id)
-        while len(self._answers) > self._MOST:
-            self._answers.popitem(last=False)
-
-
-def answer(body: str, revision: int) -> Response:
-    """Return the answer to a poll, written once: polls are most of what a service answers."""
-    return Response(body, media_type="application/json", headers={"ETag": etag(revision)})
 
 
 def is_known(revision: int, known: str | None) -> bool:
@@ -66,23 +63,68 @@ def not_modified(revision: int) -> Response:
     return Response(status_code=304, headers={"ETag": etag(revision)})
 
 
-async def wait_for_news(look: Callable[[], tuple[int, bool]], known: str | None, seconds: float) -> int | None:
-    """Hold until a job has news for the caller, or ``seconds`` are over.
+def point_to_job(response: Response, status: int, path: str, *, retry_after: int = 1) -> None:
+    """Say of a job that was asked for where it can be polled, and when that is worth it if it is new."""
+    response.status_code = status
+    response.headers["Location"] = path
+    if status == 202:
+        response.headers["Retry-After"] = str(retry_after)
+
+
+async def answer_poll(
+    service: Service,
+    open_jobs: Callable[[Session], Jobs[Row]],
+    job_id: str,
+    view: Callable[[Session, Row], View],
+    *,
+    known: str | None,
+    wait: float,
+) -> Response:
+    """Answer a poll of one job: 304 if the caller knows its state, else the job.
+
+    The body is written here and once for each revision: polls are most of what a service answers.
 
     Args:
-        look: returns the job's revision and whether it has ended; runs in a thread.
+        service: whose database has the job.
+        open_jobs: returns the repository of the caller's jobs of this kind.
+        job_id: the job.
+        view: returns the job as users see it; its revision changes with everything that it shows.
         known: the caller's If-None-Match, if any.
-        seconds: how long to hold.
+        wait: seconds to hold the answer.
 
-    Returns:
-        The revision when the caller knows it already (answer 304), else None.
+    Raises:
+        NotFound: the caller has no such job.
     """
+
+    def look() -> tuple[int, bool]:
+        with service.database.read() as session:
+            return open_jobs(session).revision(job_id)
+
+    def tell() -> Response:
+        with service.database.read() as session:
+            jobs = open_jobs(session)
+            revision, _ = jobs.revision(job_id)
+            if is_known(revision, known):
+                return not_modified(revision)
+            body = service.recent_answers.find(job_id, revision)
+            if body is None:
+                job = view(session, jobs.get(job_id))
+                revision, body = job.revision, job.model_dump_json()
+                service.recent_answers.remember(job_id, revision, body)
+        return Response(body, media_type="application/json", headers={"ETag": etag(revision)})
+
+    if wait:
+        await _hold(look, known, wait)
+    return await run_in_threadpool(tell)
+
+
+async def _hold(look: Callable[[], tuple[int, bool]], known: str | None, seconds: float) -> None:
+    """Hold until a job has ended or, for a caller who knows a state of it, has news; or ``seconds`` are over."""
     deadline = time.monotonic() + seconds
     while True:
         revision, ended = await run_in_threadpool(look)
-        knows = is_known(revision, known)
-        has_news = not knows if known is not None else ended
+        has_news = known is not None and not is_known(revision, known)
         remaining = deadline - time.monotonic()
         if has_news or ended or remaining <= 0:
-            return revision if knows else None
+            return
         await asyncio.sleep(min(_LOOK_EVERY_SECONDS, remaining))

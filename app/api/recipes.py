@@ -1,10 +1,13 @@
 """How a training is described in requests: a recipe, and what counts as trained."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from app.api.envelopes import StrictModel
+from app.api.envelopes import Name, StrictModel
+from app.domain.errors import BadRequest
 from app.domain.finetuning import Recipe
 
 Rate = Annotated[float, Field(gt=0, le=1000)]
@@ -32,13 +35,24 @@ class RecipeRequest(StrictModel):
     augmentation: Literal["none", "flip"] | None = None
     seed: int | None = Field(default=None, ge=0, lt=2**31)
 
-    def recipe(self) -> Recipe:
-        """Return the recipe.
+    def read(self, path: str) -> Recipe:
+        """Return the recipe, which stands at a path of the request.
 
         Raises:
-            BadRequest: ``invalid_recipe``.
+            BadRequest: ``invalid_recipe``; ``param`` is the field as it stands in the request.
         """
-        return Recipe.from_dict(self.model_dump(exclude_none=True))
+        with _errors_below(path):
+            return Recipe.from_dict(self.model_dump(exclude_none=True))
+
+
+class HardwareRequest(StrictModel):
+    """The machine that fine-tuning is forecast for; by default that of the worker."""
+
+    name: Name | None = Field(default=None, description="For people.")
+    speed: float = Field(
+        default=1.0, gt=0, le=1e6, description="How many times as fast as the worker it does a training step."
+    )
+    price_per_hour: float | None = Field(default=None, ge=0, le=1e6, description="In any currency.")
 
 
 class TargetRequest(StrictModel):
@@ -49,17 +63,31 @@ class TargetRequest(StrictModel):
     )
     value: float = Field(default=0.1, gt=0, le=1000)
     recipe: RecipeRequest | None = None
-    price_per_hour: float | None = Field(default=None, ge=0, le=1e6, description="Of the machine, in any currency.")
 
-    def question(self) -> dict[str, Any]:
+    def question(self, machine: HardwareRequest | None) -> dict[str, Any]:
         """Return the target as it is stored: ``app.forecasting.question.Question.as_dict``.
 
+        Args:
+            machine: whose seconds are asked for.
+
         Raises:
-            BadRequest: ``invalid_target`` or ``invalid_recipe``.
+            BadRequest: ``invalid_target`` or ``invalid_recipe``; ``param`` is the field as it stands in the request.
         """
-        from app.forecasting.question import Question  # here, for it loads numpy and scipy
+        from app.forecasting.question import Hardware, Question  # here, for it loads numpy and scipy
         from app.forecasting.target import Target
 
-        recipe = self.recipe.recipe() if self.recipe else Recipe()
-        target = Target(kind=self.kind, value=self.value)
-        return Question(target=target, recipe=recipe, price_per_hour=self.price_per_hour).as_dict()
+        recipe = self.recipe.read("target.recipe") if self.recipe else Recipe()
+        with _errors_below("target"):
+            target = Target(kind=self.kind, value=self.value)
+        hardware = Hardware(**machine.model_dump()) if machine else Hardware()
+        return Question(target=target, recipe=recipe, hardware=hardware).as_dict()
+
+
+@contextmanager
+def _errors_below(path: str) -> Iterator[None]:
+    """Name the field at fault as it stands in the request: below ``path``."""
+    try:
+        yield
+    except BadRequest as error:
+        param = f"{path}.{error.param}" if error.param else path
+        raise BadRequest(error.code, error.message, param=param, hint=error.hint) from error

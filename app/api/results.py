@@ -10,12 +10,12 @@ from pydantic import BaseModel, Field
 
 from app.api.access import Reader, ServiceDep
 from app.api.forecasts import ForecastTime, as_time
-from app.api.polling import IfNoneMatch, etag, not_modified
+from app.api.polling import IfNoneMatch, etag, is_known, not_modified
 from app.api.problems import JobError, responses
 from app.domain.states import SELECTION_TERMINAL
 from app.scoring.registry import RANKED_BY
 from app.storage.repositories.finetunes import proof_of
-from app.storage.repositories.selections import Selections, evaluations_of
+from app.storage.repositories.selections import Selections, evaluations_of, seen_revision
 from app.storage.tables import Evaluation, Finetune, Model, Selection
 
 router = APIRouter(tags=["selections"])
@@ -125,17 +125,22 @@ def get_results(
         Literal["rank", "seconds"], Query(description="By rank, or by the forecast time; models without one come last.")
     ] = "rank",
     max_seconds: Annotated[
-        float | None, Query(gt=0, description="Only models that are forecast to reach the target within this time.")
+        float | None,
+        Query(
+            gt=0, allow_inf_nan=False, description="Only models that are forecast to reach the target within this time."
+        ),
     ] = None,
     if_none_match: IfNoneMatch = None,
 ) -> Any:
     """Return the ranking as far as it has come: evaluated models by rank, then the others by name."""
     with service.database.read() as session:
-        selection = Selections(session, caller.tenant).get(selection_id)
-        tag = etag(selection.revision)
-        if if_none_match is not None and tag in if_none_match:
-            return not_modified(selection.revision)
+        selections = Selections(session, caller.tenant)
+        revision, _ = selections.revision(selection_id)
+        if is_known(revision, if_none_match):
+            return not_modified(revision)
+        selection = selections.get(selection_id)
         proof = proof_of(session, selection_id) if selection.verify else None
+        revision = seen_revision(selection.revision, selection.state, proof.revision if proof else None)
         rows = [_row(selection, proof, *found) for found in evaluations_of(session, selection_id)]
     rows.sort(key=lambda row: (row.rank is None, row.rank or 0, row.name))
     if sort == "seconds":
@@ -143,12 +148,12 @@ def get_results(
     if max_seconds is not None:
         rows = [row for row in rows if _seconds(row) <= max_seconds]
     if format == "csv" or (format is None and "text/csv" in accept):
-        return Response(_as_csv(rows, selection), media_type="text/csv", headers={"ETag": tag})
+        return Response(_as_csv(rows, selection), media_type="text/csv", headers={"ETag": etag(revision)})
     ranking = selection.ranking or {}
-    response.headers["ETag"] = tag
+    response.headers["ETag"] = etag(revision)
     return Results(
         selection=selection.id,
-        revision=selection.revision,
+        revision=revision,
         final=selection.state in SELECTION_TERMINAL,
         status=selection.state,
         ranked_by=RANKED_BY,

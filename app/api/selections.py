@@ -1,43 +1,29 @@
 """/v1/selections: ask which model to fine-tune on a data set, and watch the ranking come about."""
 
-import hashlib
-from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
-from starlette.concurrency import run_in_threadpool
 
-from app.api.access import Caller, Reader, Service, ServiceDep, Writer
-from app.api.datasets import IdempotencyKeyHeader
+from app.api.access import Caller, Reader, ServiceDep, Writer
 from app.api.envelopes import After, Limit, ListOf, Name, StrictModel, Text
-from app.api.polling import IfNoneMatch, Wait, answer, is_known, not_modified, wait_for_news
+from app.api.idempotency import IdempotencyKeyHeader, answer_once
+from app.api.polling import IfNoneMatch, Wait, answer_poll, point_to_job
 from app.api.problems import JobError, responses
-from app.api.recipes import RecipeRequest, TargetRequest
-from app.domain.errors import Conflict
+from app.api.recipes import HardwareRequest, RecipeRequest, TargetRequest
+from app.api.selection_progress import Proof, SelectionProgress, progress_view, proof_view
+from app.domain.errors import BadRequest, Conflict
 from app.domain.finetuning import Recipe
-from app.domain.states import EVALUATION_TERMINAL, EvaluationState
 from app.scoring.registry import DEFAULT_SCORES, find
-from app.storage.repositories.idempotency import IdempotencyKeys
+from app.storage.repositories.finetunes import ProofProgress, proofs_of
 from app.storage.repositories.models import Models
-from app.storage.repositories.selections import EvaluationProgress, Selections, progress_of
+from app.storage.repositories.selections import EvaluationProgress, Selections, progress_of, seen_revision
 from app.storage.tables import Model, Selection
 
 router = APIRouter(tags=["selections"])
-
-_Stages = dict[str, tuple[float, float]]
-_STAGES: _Stages = {"loading": (0.0, 0.0), "extracting": (0.0, 1.0), "scoring": (1.0, 0.0)}
-_STAGES_WITH_GRADIENTS: _Stages = {
-    "loading": (0.0, 0.0),
-    "extracting": (0.0, 0.2),
-    "gradients": (0.2, 0.3),
-    "scoring": (0.5, 0.0),
-    "linearising": (0.5, 0.4),
-    "timing": (0.9, 0.1),
-}
-"""Share of an evaluation's work that lies behind a stage, and that is done in it, about."""
 
 
 class Race(StrictModel):
@@ -70,7 +56,7 @@ class Verify(StrictModel):
         Raises:
             BadRequest: ``invalid_recipe``.
         """
-        recipe = self.recipe.recipe() if self.recipe else Recipe()
+        recipe = self.recipe.read("verify.recipe") if self.recipe else Recipe()
         return {"k": self.k, "budget_seconds": self.budget_seconds, "recipe": recipe.as_dict()}
 
 
@@ -93,43 +79,11 @@ class SelectionRequest(StrictModel):
         default=None,
         description="Forecast fine-tuning for every model: its time to this target. `{}` takes the defaults.",
     )
+    hardware: HardwareRequest | None = Field(default=None, description="Whose seconds and costs are forecast.")
     verify: Verify | None = Field(
         default=None, description="Fine-tune the first models for real, and say whether that bears the ranking out."
     )
     name: Name | None = None
-
-
-class Counts(BaseModel):
-    """How many models stand where."""
-
-    total: int
-    queued: int = 0
-    running: int = 0
-    waiting: int = Field(default=0, description="In a race: seen on a subset; the others are to see it, too.")
-    done: int = 0
-    eliminated: int = Field(default=0, description="Dropped from a race.")
-    over_budget: int = Field(default=0, description="Stopped because the budget was spent.")
-    failed: int = 0
-    cancelled: int = 0
-    cached: int = 0
-
-
-class Current(BaseModel):
-    """A model that is being evaluated."""
-
-    model: str
-    name: str
-    stage: str
-    done: int
-    total: int
-
-
-class SelectionProgress(BaseModel):
-    """How far a selection has come."""
-
-    models: Counts
-    fraction: float
-    current: list[Current]
 
 
 class RaceView(Race):
@@ -153,6 +107,7 @@ class SelectionView(BaseModel):
     budget: Budget | None
     target: dict[str, Any] | None = Field(description="The fine-tuning that is forecast.")
     verify: dict[str, Any] | None = Field(description="The fine-tuning of the first models that is really done.")
+    proof: Proof | None = Field(description="Of `verify`, once all models are ranked.")
     worker_seconds: float = Field(description="Spent so far.")
     verdict: str | None
     stability: dict[str, Any] | None
@@ -164,22 +119,32 @@ class SelectionView(BaseModel):
     links: dict[str, str]
 
 
-def view(row: Selection, evaluations: list[EvaluationProgress]) -> SelectionView:
-    """Return a row and the progress of its evaluations as users see it."""
+def view(row: Selection, evaluations: list[EvaluationProgress], proof: ProofProgress | None) -> SelectionView:
+    """Return a row, the progress of its evaluations and that of its proof, if it was begun, as users see them."""
     ranking = row.ranking or {}
     path = f"/v1/selections/{row.id}"
+    links = {
+        "self": path,
+        "results": f"{path}/results",
+        "events": f"{path}/events",
+        "cancel": f"{path}/cancel",
+        "dataset": f"/v1/datasets/{row.dataset_id}",
+    }
+    if proof is not None:
+        links["proof"] = f"/v1/finetunes/{proof.id}"
     return SelectionView(
         id=row.id,
         name=row.name,
         dataset=row.dataset_id,
         status=row.state,
-        revision=row.revision,
-        progress=_progress(evaluations, row.looks or [], _stages(row)),
+        revision=seen_revision(row.revision, row.state, proof.revision if proof else None),
+        progress=progress_view(row, evaluations, proof),
         scores=row.scores,
         race=RaceView(**row.race, looks=row.looks or []) if row.race else None,
         budget=Budget(worker_seconds=row.budget_seconds) if row.budget_seconds else None,
         target=row.target,
         verify=row.verify,
+        proof=proof_view(proof),
         worker_seconds=round(row.spent_seconds, 3),
         verdict=ranking.get("verdict"),
         stability=ranking.get("stability"),
@@ -188,19 +153,19 @@ def view(row: Selection, evaluations: list[EvaluationProgress]) -> SelectionView
         started_at=row.started_at,
         finished_at=row.finished_at,
         error=JobError(**row.error) if row.error else None,
-        links={
-            "self": path,
-            "results": f"{path}/results",
-            "events": f"{path}/events",
-            "cancel": f"{path}/cancel",
-            "dataset": f"/v1/datasets/{row.dataset_id}",
-        },
+        links=links,
     )
 
 
 def read_view(session: Session, row: Selection) -> SelectionView:
-    """Return a row as users see it, reading its evaluations."""
-    return view(row, progress_of(session, [row.id])[row.id])
+    """Return a row as users see it, reading its evaluations and its proof."""
+    return _viewer(session, [row])(row)
+
+
+def _viewer(session: Session, rows: Sequence[Selection]) -> Callable[[Selection], SelectionView]:
+    evaluations = progress_of(session, [row.id for row in rows])
+    proofs = proofs_of(session, [row.id for row in rows if row.verify])
+    return lambda row: view(row, evaluations[row.id], proofs.get(row.id))
 
 
 @router.post(
@@ -218,29 +183,31 @@ def create_selection(
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Any:
     """Create one evaluation for each model; workers take it from there."""
-    body_text = request.model_dump_json(exclude_unset=True)
-    fingerprint = hashlib.sha256(f"selections\n{body_text}".encode()).hexdigest()
+    evaluations: list[EvaluationProgress] = []
     with service.database.write() as session:
-        keys = IdempotencyKeys(session, caller.tenant)
-        answered = keys.begin(idempotency_key, fingerprint) if idempotency_key else None
-        if answered is None:
+
+        def create() -> tuple[int, SelectionView]:
             row = _create(session, caller, request, service.settings.max_images)
-            evaluation_ids = [evaluation.id for evaluation in progress_of(session, [row.id])[row.id]]
-            answered = 202, read_view(session, row).model_dump(mode="json")
-            if idempotency_key:
-                keys.finish(idempotency_key, *answered)
-        else:
-            evaluation_ids = []
-    for evaluation_id in evaluation_ids:
-        if not service.bell.ring("evaluation", evaluation_id):
+            evaluations.extend(progress_of(session, [row.id])[row.id])
+            return 202, view(row, evaluations, None)
+
+        asked = "selections", request.model_dump_json(exclude_unset=True)
+        answer = answer_once(session, caller.tenant, idempotency_key, asked, create)
+    for evaluation in evaluations:
+        if not service.bell.ring("evaluation", evaluation.id):
             break  # the broker is down; the workers' sweep finds the rest
-    response.status_code = answered[0]
-    response.headers["Location"] = f"/v1/selections/{answered[1]['id']}"
-    response.headers["Retry-After"] = "1"
-    return answered[1]
+    point_to_job(response, answer.status, answer.path)
+    return answer.body
 
 
 def _create(session: Session, caller: Caller, request: SelectionRequest, max_images: int) -> Selection:
+    if request.hardware and not request.target:
+        raise BadRequest(
+            "hardware_without_target",
+            "Hardware is whose time a forecast is of, and no forecast is asked for.",
+            param="hardware",
+            hint='Add "target": {}, or leave "hardware" out.',
+        )
     scores = [find(name).name for name in request.scores or DEFAULT_SCORES]
     models = _models(Models(session), request)
     return Selections(session, caller.tenant).create(
@@ -250,7 +217,7 @@ def _create(session: Session, caller: Caller, request: SelectionRequest, max_ima
         request.name,
         race=request.race.model_dump() if request.race else None,
         budget_seconds=request.budget.worker_seconds if request.budget else None,
-        target=request.target.question() if request.target else None,
+        target=request.target.question(request.hardware) if request.target else None,
         verify=request.verify.as_dict() if request.verify else None,
         max_images=max_images,
     )
@@ -273,37 +240,6 @@ def _models(zoo: Models, request: SelectionRequest) -> list[Model]:
     return models
 
 
-def _stages(row: Selection) -> _Stages:
-    has_gradients = row.target is not None or any(find(name).needs_gradients for name in row.scores)
-    return _STAGES_WITH_GRADIENTS if has_gradients else _STAGES
-
-
-def _progress(evaluations: list[EvaluationProgress], looks: list[int], stages: _Stages) -> SelectionProgress:
-    counts = Counter(evaluation.state for evaluation in evaluations)
-    running = [evaluation for evaluation in evaluations if evaluation.state == EvaluationState.RUNNING]
-    current = [Current(model=e.model_id, name=e.name, **e.progress) for e in running if e.progress]
-    cached = sum(bool(e.progress and e.progress.get("stage") == "cached") for e in evaluations)
-    return SelectionProgress(
-        models=Counts(total=len(evaluations), cached=cached, **counts),
-        fraction=round(sum(_share_done(e, looks, stages) for e in evaluations) / max(len(evaluations), 1), 4),
-        current=current,
-    )
-
-
-def _share_done(evaluation: EvaluationProgress, looks: list[int], stages: _Stages) -> float:
-    """Return how much of its work an evaluation has behind it; that of a look is the images it adds."""
-    if evaluation.state in EVALUATION_TERMINAL:
-        return 1.0
-    behind = looks[evaluation.look - 1] / looks[-1] if evaluation.look else 0.0
-    after = looks[evaluation.look] / looks[-1] if looks else 1.0
-    if evaluation.state == EvaluationState.RUNNING and evaluation.progress:
-        progress = evaluation.progress
-        before, in_stage = stages.get(progress["stage"], (0.0, 1.0))
-        seen: float = before + in_stage * progress["done"] / max(progress["total"], 1)
-        return max(behind, seen * after)
-    return behind
-
-
 @router.get("/v1/selections", summary="List selections, newest first", responses=responses(401, 403, 422))
 def list_selections(
     service: ServiceDep, caller: Reader, limit: Limit = 50, after: After = None
@@ -311,9 +247,7 @@ def list_selections(
     """List the tenant's selections."""
     with service.database.read() as session:
         page = Selections(session, caller.tenant).page(limit=limit, cursor=after)
-        evaluations = progress_of(session, [row.id for row in page.rows])
-        views = [view(row, evaluations[row.id]) for row in page.rows]
-    return ListOf(data=views, has_more=page.next_cursor is not None, next_cursor=page.next_cursor)
+        return ListOf.of(page, _viewer(session, page.rows))
 
 
 @router.get(
@@ -330,16 +264,14 @@ async def get_selection(
     if_none_match: IfNoneMatch = None,
 ) -> Any:
     """Return one selection; with `wait`, hold the answer until something changes."""
-
-    def look() -> tuple[int, bool]:
-        with service.database.read() as session:
-            return Selections(session, caller.tenant).revision(selection_id)
-
-    if wait:
-        known = await wait_for_news(look, if_none_match, wait)
-        if known is not None:
-            return not_modified(known)
-    return await run_in_threadpool(_poll, service, caller, selection_id, if_none_match)
+    return await answer_poll(
+        service,
+        lambda session: Selections(session, caller.tenant),
+        selection_id,
+        read_view,
+        known=if_none_match,
+        wait=wait,
+    )
 
 
 @router.post(
@@ -353,17 +285,3 @@ def cancel_selection(selection_id: str, service: ServiceDep, caller: Writer) -> 
     """End a selection; what was ranked so far stays readable. Cancelling twice is the same as once."""
     with service.database.write() as session:
         return read_view(session, Selections(session, caller.tenant).cancel(selection_id))
-
-
-def _poll(service: Service, caller: Caller, selection_id: str, known: str | None) -> Response:
-    with service.database.read() as session:
-        selections = Selections(session, caller.tenant)
-        revision, _ = selections.revision(selection_id)
-        if is_known(revision, known):
-            return not_modified(revision)
-        body = service.recent_answers.find(selection_id, revision)
-        if body is None:
-            row = selections.get(selection_id)
-            revision, body = row.revision, read_view(session, row).model_dump_json()
-            service.recent_answers.remember(selection_id, revision, body)
-    return answer(body, revision)

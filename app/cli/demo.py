@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from app.cli.terminal import Terminal
     from app.client import Foretune
 
+_RESULTS = ("results.json", "results.csv")
+
 
 def demo(
     data: Annotated[Path, typer.Option(help="A zip, tar or tar.gz of class folders, or the folder that holds them.")],
@@ -20,6 +22,7 @@ def demo(
 ) -> None:
     """Start a service, upload images, rank the zoo on them, print the ranking, stop the service."""
     from app.cli.demo_service import command_to_keep, running_service
+    from app.cli.output import check_file
     from app.cli.terminal import Terminal
     from app.client import Failure, Foretune
 
@@ -29,10 +32,12 @@ def demo(
         raise Failure("file_not_readable", f"There is no {data}.", param="data", hint=hint)
     home = home.absolute()
     out.mkdir(parents=True, exist_ok=True)
+    for name in _RESULTS:
+        check_file(out / name)
     terminal.note(f"Starting a service in {home} ...")
     with running_service(home) as service, Foretune(service.url, service.key) as client:
         _rank(terminal, client, data, out)
-    terminal.note(f"\nResults: {out / 'results.json'} and {out / 'results.csv'}", style="")
+    terminal.note(f"\nResults: {' and '.join(str(out / name) for name in _RESULTS)}", style="")
     terminal.note(
         f"To keep the service running, with this data set and its ranking:\n\n  {command_to_keep(home)}\n", style=""
     )
@@ -53,6 +58,7 @@ def _rank(terminal: "Terminal", client: "Foretune", data: Path, out: Path) -> No
     selection = client.selections.create(dataset.id)
     follow_selection(terminal, client, selection.id)
     results = client.selections.results(selection.id)
-    (out / "results.json").write_text(results.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    (out / "results.csv").write_text(client.selections.results_csv(selection.id), encoding="utf-8", newline="")
+    as_json, as_csv = (out / name for name in _RESULTS)
+    as_json.write_text(results.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    as_csv.write_text(client.selections.results_csv(selection.id), encoding="utf-8", newline="")
     terminal.answer(results, ranking_table(results, terminal.out))

@@ -47,6 +47,7 @@ def start(
 ) -> None:
     """Fine-tune models on a data set, showing how far it is, and print how accurate they got."""
     from app.cli.lookup import find_dataset
+    from app.cli.output import check_file, check_folder
 
     if no_wait and output is not None:
         raise typer.BadParameter(
@@ -61,6 +62,8 @@ def start(
         "seed": seed,
     }
     recipe = {field: value for field, value in asked.items() if value is not None}
+    if output is not None:
+        (check_file if _is_one_file(output) else check_folder)(output)
     with session(as_json=as_json) as (terminal, client):
         dataset_id = find_dataset(client, dataset).id
         made = client.finetunes.create(dataset_id, model, recipe=recipe, budget_seconds=budget, name=name)
@@ -124,8 +127,12 @@ def weights(
     as_json: AsJson = False,
 ) -> None:
     """Download tuned weights, with a model card and a script that trains them without Foretune."""
+    from app.cli.output import check_file
+
+    target = output or Path(f"{finetune}.zip")
+    check_file(target)
     with session(as_json=as_json) as (terminal, client):
-        path = client.finetunes.download(finetune, output or Path(f"{finetune}.zip"), model=model)
+        path = client.finetunes.download(finetune, target, model=model)
         terminal.answer({"finetune": finetune, "path": str(path)}, f"Wrote {path}.")
 
 
@@ -147,13 +154,17 @@ def _follow(terminal: "Terminal", client: "Foretune", finetune_id: str, output: 
 def _download(client: "Foretune", finetune: "Finetune", output: Path) -> Sequence[Path]:
     """Write the best model's weights to a file, or those of all models to a folder."""
     trained = [model for model in finetune.models if model.weights]
-    if output.suffix == ".zip":
+    if _is_one_file(output):
         return [client.finetunes.download(finetune.id, output)] if trained else []
     output.mkdir(parents=True, exist_ok=True)
     return [
         client.finetunes.download(finetune.id, output / _file_name(model, finetune), model=model.model)
         for model in trained
     ]
+
+
+def _is_one_file(output: Path) -> bool:
+    return output.suffix == ".zip"
 
 
 def _file_name(model: "TunedModel", finetune: "Finetune") -> str:

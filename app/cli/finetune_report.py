@@ -41,7 +41,7 @@ def _parts(finetune: Finetune) -> Iterator[RenderableType]:
         if finetune.error.hint:
             yield Text(f"  {printable(finetune.error.hint)}", style="dim")
     if any(model.weights for model in models):
-        yield Text(f"Tuned weights, with a model card and a script: foretune finetune weights {finetune.id}")
+        yield Text(f"Tuned weights, with a model card and a script:\n  foretune finetune weights {finetune.id}")
 
 
 def _row(model: TunedModel) -> tuple[object, ...]:

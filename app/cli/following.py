@@ -100,10 +100,14 @@ def _show(bar: Bar, selection: Selection) -> None:
         told.append(f"{counts.cached} from the cache")
     if counts.failed:
         told.append(f"{counts.failed} failed")
-    if selection.verify and counts.ended == counts.total and not selection.has_ended:
-        told.append("fine-tuning the first of them")
-    milestone = ", ".join(told)
     current = [f"{one.name} {one.stage} {one.done}/{one.total}" for one in selection.progress.current]
+    proof = selection.proof
+    if proof is not None and not selection.has_ended:
+        now = f": {proof.progress.stage}" if proof.progress else f" is {proof.status}"
+        told.append(f"fine-tuning the first of them{now}")
+        if proof.progress and proof.progress.total:
+            current.append(f"{proof.progress.done:,}/{proof.progress.total:,}")
+    milestone = ", ".join(told)
     bar.update(selection.progress.fraction, 1.0, "; ".join([milestone, *current]), milestone=milestone)
 
 

@@ -28,6 +28,7 @@ def forecast(
     loss: Annotated[str | None, typer.Option(help="cross_entropy or squared.")] = None,
     target: Annotated[float | None, typer.Option(help="Level to reach: 0.1 is a tenth of the initial loss.")] = None,
     kind: Annotated[str | None, typer.Option(help="fraction_of_initial, fraction_of_drop, loss, or accuracy.")] = None,
+    speed: Annotated[float | None, typer.Option(help="Of the machine: 4 does a step in a quarter of the time.")] = None,
     price: Annotated[float | None, typer.Option(help="Of an hour of the machine.")] = None,
     method: Annotated[
         str | None,
@@ -46,6 +47,7 @@ def forecast(
         "loss": loss,
         "target": target,
         "kind": kind,
+        "speed": speed,
         "price_per_hour": price,
         "method": method,
     }
@@ -80,7 +82,7 @@ def _page(found: "Forecast") -> "RenderableType":
     if found.largest_learning_rate is not None:
         rows.append(("stable up to", f"{found.largest_learning_rate:.3g}"))
     if found.step_seconds is not None:
-        rows.append(("step", f"{duration(found.step_seconds)} on {found.device}"))
+        rows.append(("step", f"{duration(found.step_seconds)} on {_machine(found)}"))
     if found.cost is not None and found.cost_interval is not None:
         rows.append(("cost", f"{found.cost:.3g} ({found.cost_interval[0]:.3g}-{found.cost_interval[1]:.3g})"))
     parts: list[RenderableType] = [Text(printable(_sentence(found)), style="bold"), facts(rows)]
@@ -106,10 +108,18 @@ def _curve_rows(curve: "dict[str, tuple[float, ...]]") -> list[tuple[object, ...
     ]
 
 
+def _machine(found: "Forecast") -> str:
+    """Return whose time it is: the worker's device, or a machine that is told by its speed."""
+    name, speed = found.hardware["name"], found.hardware["speed"]
+    if speed == 1:
+        return found.device if name is None else f"{name}, as on {found.device}"
+    return f"{name or 'a machine'} {speed:g} times as fast as {found.device}"
+
+
 def _sentence(found: "Forecast") -> str:
     rate = found.training["learning_rate"]
     if found.verdict == "unstable":
-        return f"{found.name} does not learn at a learning rate of {rate:g}: it is too large."
+        return f"{found.name} is not stable at a learning rate of {rate:g}: it is too large to forecast anything."
     if found.steps is None or found.interval is None:
         return f"{found.name} does not get there in {found.training['steps']} steps; its best is {found.best:.3g}."
     time = "" if found.seconds is None else f", {duration(found.seconds)}"

@@ -30,6 +30,9 @@ def select(
         float | None,
         typer.Option(help="Forecast the time until fine-tuning gets to this share of the initial loss, such as 0.1."),
     ] = None,
+    speed: Annotated[
+        float | None, typer.Option(help="With --target: of your machine; 4 does a step in a quarter of the time.")
+    ] = None,
     price: Annotated[float | None, typer.Option(help="With --target: of an hour of the machine.")] = None,
     verify: Annotated[
         int | None, typer.Option(metavar="K", help="Fine-tune the first K for real, and say whether they hold up.")
@@ -49,15 +52,16 @@ def select(
         raise typer.BadParameter("--keep and --error are rules of a race: add --race.")
     if verify is None and verify_budget is not None:
         raise typer.BadParameter("--verify-budget is of a proof: add --verify.")
-    if target is None and price is not None:
-        raise typer.BadParameter("--price is of a forecast: add --target.")
+    machine = {"speed": speed, "price_per_hour": price}
+    hardware = {field: value for field, value in machine.items() if value is not None}
+    if target is None and hardware:
+        raise typer.BadParameter("--speed and --price are of a forecast: add --target.")
     with session(as_json=as_json) as (terminal, client):
         dataset_id = find_dataset(client, dataset).id
         if not no_wait and not model:
             follow_checks(terminal, client)
         rules = {"keep": keep, "error_probability": error}
         asked = {rule: value for rule, value in rules.items() if value is not None}
-        forecast = {"value": target} | ({} if price is None else {"price_per_hour": price})
         proof = {"k": verify} | ({} if verify_budget is None else {"budget_seconds": verify_budget})
         selection = client.selections.create(
             dataset_id,
@@ -65,7 +69,8 @@ def select(
             scores=score,
             race=asked or race,
             budget_seconds=budget,
-            target=False if target is None else forecast,
+            target=False if target is None else {"value": target},
+            hardware=hardware or None,
             verify=False if verify is None else proof,
             name=name,
         )

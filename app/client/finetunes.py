@@ -1,6 +1,5 @@
 """Fine-tunes: really train models, see how accurate they get, take the tuned weights home."""
 
-import math
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,8 +8,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from app.client.connection import Connection, segment
-from app.client.errors import Failure
 from app.client.jobs import every, wait_for
+from app.client.numbers import check_finite
 from app.client.tuned_models import Finetune
 
 
@@ -45,8 +44,7 @@ class Finetunes:
             Failure: ``invalid_number``: the budget, or a number of the recipe, is not finite.
         """
         training = dict(recipe or {})
-        for field, value in (training | {"budget_seconds": budget_seconds}).items():
-            _check_finite(field, value)
+        check_finite(training | {"budget_seconds": budget_seconds})
         asked = {
             "dataset": dataset_id,
             "models": list(models),
@@ -122,10 +120,3 @@ class Finetunes:
 
 def _path(finetune_id: str) -> str:
     return f"/v1/finetunes/{segment(finetune_id)}"
-
-
-def _check_finite(field: str, value: Any) -> None:
-    for number in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(number, float) and not math.isfinite(number):
-            hint = "Give a finite number, or leave it out."
-            raise Failure("invalid_number", f"{field} is {number}.", param=field, hint=hint)

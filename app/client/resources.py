@@ -149,7 +149,7 @@ class CurrentModel(Resource):
 
 
 class SelectionProgress(Resource):
-    """How far a selection has come; ``fraction`` is between 0 and 1."""
+    """How far a selection has come; ``fraction`` is between 0 and 1, one half being the proof where there is one."""
 
     models: ModelCounts
     fraction: float
@@ -170,6 +170,14 @@ class Budget(Resource):
     worker_seconds: float
 
 
+class Proof(Resource):
+    """The fine-tune that proves a ranking: its id, how far it is, and what is being trained just now."""
+
+    finetune: str
+    status: str
+    progress: Progress | None
+
+
 class Selection(Job):
     """A ranking that is asked for."""
 
@@ -181,6 +189,7 @@ class Selection(Job):
     budget: Budget | None = None
     target: dict[str, Any] | None = None
     verify: dict[str, Any] | None = None
+    proof: Proof | None = None
     worker_seconds: float = 0.0
     verdict: str | None
 
@@ -228,6 +237,7 @@ class ForecastTime(Resource):
     training: dict[str, Any]
     step_seconds: float | None
     device: str
+    hardware: dict[str, Any]
     warnings: tuple[str, ...]
 
 

@@ -1,15 +1,15 @@
 """Selections: ask, watch, read the ranking."""
 
-import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from app.client.connection import Connection, may_pass, segment
-from app.client.errors import ApiError, Failure, ServiceUnreachable
+from app.client.errors import ApiError, ServiceUnreachable
 from app.client.events import read_events
 from app.client.jobs import every, wait_for
+from app.client.numbers import check_finite
 from app.client.resources import Explanation, Forecast, Results, Selection
 
 _PATIENCE_SECONDS = 60.0
@@ -32,6 +32,7 @@ class Selections:
         race: bool | Mapping[str, float] = False,
         budget_seconds: float | None = None,
         target: bool | Mapping[str, Any] = False,
+        hardware: Mapping[str, Any] | None = None,
         verify: bool | Mapping[str, Any] = False,
         name: str | None = None,
     ) -> Selection:
@@ -44,26 +45,21 @@ class Selections:
             race: look at growing subsets of the images, and drop models that surely cannot be among the first any
                 more: ``keep`` (3), how many of the first, and ``error_probability`` (0.05), of dropping one of those.
             budget_seconds: of worker time; the ranking is then of what was known when it was spent.
-            target: forecast fine-tuning for every model: ``kind``, ``value``, ``recipe``, ``price_per_hour`` of the
-                training whose time is asked for; True takes the defaults.
+            target: forecast fine-tuning for every model: ``kind``, ``value``, ``recipe`` of the training
+                whose time is asked for; True takes the defaults.
+            hardware: whose seconds and costs are forecast: ``name``, ``speed`` (1) against the worker's device,
+                ``price_per_hour``.
             verify: fine-tune the first models for real once all are ranked: ``k`` (3), how many, ``budget_seconds`` and
                 ``recipe``; True takes the defaults.
             name: for people; by default the data set's.
 
         Raises:
             ApiError: such as ``dataset_not_ready``, ``no_active_models``, ``unknown_model``.
-            Failure: ``invalid_number``: a rule of the race, the budget or the target is not a finite number.
+            Failure: ``invalid_number``: a number of the race, the budget, the target or the proof is not finite.
         """
         rules = {} if isinstance(race, bool) else dict(race)
-        level = {} if isinstance(target, bool) else {name: target.get(name) for name in ("value", "price_per_hour")}
-        for field, number in (rules | level | {"budget_seconds": budget_seconds}).items():
-            if isinstance(number, float) and not math.isfinite(number):
-                raise Failure(
-                    "invalid_number",
-                    f"{field} is {number}.",
-                    param=field,
-                    hint="Give a finite number, or leave it out.",
-                )
+        numbers = {"race": rules, "budget_seconds": budget_seconds, "target": target, "verify": verify}
+        check_finite(numbers | {"hardware": hardware})
         asked = {
             "dataset": dataset_id,
             "models": list(models) if models else None,
@@ -71,6 +67,7 @@ class Selections:
             "race": None if race is False else rules,
             "budget": {"worker_seconds": budget_seconds} if budget_seconds is not None else None,
             "target": None if target is False else {} if target is True else dict(target),
+            "hardware": dict(hardware) if hardware else None,
             "verify": None if verify is False else {} if verify is True else dict(verify),
             "name": name,
         }
@@ -165,7 +162,8 @@ class Selections:
             selection_id: a selection with a target.
             model: id or name of a model that was measured.
             changes: of the selection's target: ``lr``, ``batch``, ``epochs``, ``momentum``, ``weight_decay``,
-                ``schedule``, ``loss``, ``target``, ``kind``, ``price_per_hour``, ``method``.
+                ``schedule``, ``loss``, ``target``, ``kind``, ``speed``, ``price_per_hour``,
+                ``method``.
         """
         path = f"/v1/selections/{segment(selection_id)}/models/{segment(model)}/forecast"
         return self._connection.read(self._connection.send("GET", path, params=changes or None), Forecast)

@@ -111,6 +111,7 @@ def forecast(
         return _unstable(limit.certain, method, target, (*warnings, FEATURES_LEAP))
     if simulated.leap > LONG_LEAP:
         warnings.append(FEATURES_LEAP)
+        corrected = Calibration.fit([], loss=training.loss)  # it knows trainings alone for which the linear model holds
     stretch_L = np.ones_like(LEVELS_L)
     if extrapolation == "nested_subsets" and num_images is not None and num_images > linearisation.num_images:
         stretch_L = nested_subsets.stretch_L(

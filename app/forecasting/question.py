@@ -1,6 +1,7 @@
 """A question about fine-tuning one measured network, and its answer: the same for whoever asks."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
@@ -25,6 +26,36 @@ _MOST_IMAGES = 400  # that are simulated: a what-if is answered within a second
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """The machine that is asked about, against the worker that timed a step.
+
+    Attributes:
+        name: for people; None: the worker's own device.
+        speed: how many times as fast a step is there.
+        price_per_hour: in any currency.
+    """
+
+    name: str | None = None
+    speed: float = 1.0
+    price_per_hour: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no speed and no price.
+
+        Raises:
+            BadRequest: ``invalid_hardware``, ``param`` is the field.
+        """
+        price = self.price_per_hour
+        for wrong, param, hint in (
+            (not (math.isfinite(self.speed) and self.speed > 0), "speed", "Give a number above 0."),
+            (price is not None and not (math.isfinite(price) and price >= 0), "price_per_hour", "Give 0 or more."),
+        ):
+            if wrong:
+                message = f"{param}: {getattr(self, param)!r} cannot be used"
+                raise BadRequest("invalid_hardware", message, param=param, hint=hint)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Question:
     """What is to be forecast.
 
@@ -32,13 +63,13 @@ class Question:
         target: what counts as trained.
         recipe: of the training; of its learning rates the largest is taken with which the linear model holds, or else
             the smallest.
-        price_per_hour: of the machine, in any currency.
+        hardware: whose seconds and costs are asked for.
         method: of the simulation.
     """
 
     target: Target = field(default_factory=Target)
     recipe: Recipe = field(default_factory=Recipe)
-    price_per_hour: float | None = None
+    hardware: Hardware = field(default_factory=Hardware)
     method: Method = "bilinear"
 
     @classmethod
@@ -46,18 +77,18 @@ class Question:
         """Read a question from JSON-like data, the inverse of ``as_dict``.
 
         Raises:
-            BadRequest: ``invalid_target`` or ``invalid_recipe``.
+            BadRequest: ``invalid_target``, ``invalid_recipe`` or ``invalid_hardware``.
         """
         known = dict(data)
         target, recipe = Target(**known.pop("target", {})), Recipe.from_dict(known.pop("recipe", {}))
-        return cls(target=target, recipe=recipe, **known)
+        return cls(target=target, recipe=recipe, hardware=Hardware(**known.pop("hardware", {})), **known)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the question as JSON-ready data."""
         return {
             "target": asdict(self.target),
             "recipe": self.recipe.as_dict(),
-            "price_per_hour": self.price_per_hour,
+            "hardware": asdict(self.hardware),
             "method": self.method,
         }
 
@@ -82,6 +113,8 @@ def answer(measured: MeasuredNetwork, question: Question) -> dict[str, Any]:
     limit = learning_rate_limit(linearisation, training)
     stable = [rate for rate in recipe.learning_rates if rate <= limit.certain]
     step_seconds = measured.step_seconds(recipe.batch_size)
+    if step_seconds is not None:
+        step_seconds /= question.hardware.speed
     for rate in sorted(stable or [min(recipe.learning_rates)], reverse=True):
         training = replace(training, learning_rate=rate)
         found = forecast(
@@ -90,7 +123,7 @@ def answer(measured: MeasuredNetwork, question: Question) -> dict[str, Any]:
             question.target,
             _calibration(training, measured.family),
             step_seconds=step_seconds,
-            price_per_hour=question.price_per_hour,
+            price_per_hour=question.hardware.price_per_hour,
             seeds=_SEEDS,
             method=question.method,
             num_images=max(measured.train_images, linearisation.num_images),
@@ -104,7 +137,7 @@ def answer(measured: MeasuredNetwork, question: Question) -> dict[str, Any]:
         "training": asdict(training) | {"epochs": recipe.epochs, "images": measured.train_images},
         "step_seconds": step_seconds,
         "device": measured.device,
-        "price_per_hour": question.price_per_hour,
+        "hardware": asdict(question.hardware),
         "measured_images": measured.measured_images,
         "simulated_images": linearisation.num_images,
     }

@@ -93,7 +93,7 @@ class TestAsking:
             ({"recipe": {"momentum": 1}}, 422, "invalid_request", "recipe.momentum"),
             ({"recipe": {"loss": "hinge"}}, 422, "invalid_request", "recipe.loss"),
             ({"recipe": {"learning_rates": []}}, 422, "invalid_request", "recipe.learning_rates"),
-            ({"recipe": {"learning_rates": [0.1, 0.1]}}, 422, "invalid_recipe", "learning_rates"),
+            ({"recipe": {"learning_rates": [0.1, 0.1]}}, 422, "invalid_recipe", "recipe.learning_rates"),
         ],
     )
     def test_what_it_refuses(
@@ -259,6 +259,26 @@ class TestWeights:
         answer = user.get(f"/v1/finetunes/{work.finetune_id}/weights")
         assert_problem(answer, 409, "weights_gone", param="finetune")
         assert_documented(answer, "/v1/finetunes/{finetune_id}/weights")
+
+    def test_that_went_are_not_linked_any_more(
+        self, service: RunningService, user: httpx.Client, tenant: str, dataset: str, finished: FinetuneWork
+    ) -> None:
+        kept = work_on(service, user, make_ready(service, tenant, "b"))
+        kept.finish(kept.claim(), alpha=0.7, beta=0.8)
+        path = f"/v1/finetunes/{finished.finetune_id}"
+        tag = {"If-None-Match": user.get(path).headers["ETag"]}
+        assert user.delete(f"/v1/datasets/{dataset}").status_code == 204
+        answer = user.get(path, headers=tag)
+        assert answer.status_code == 200, "it is news"
+        assert [model["weights"] for model in answer.json()["models"]] == [None, None]
+        assert [model["test_accuracy"] for model in answer.json()["models"]] == [0.7, 0.8], "what is known stays"
+        assert user.get(path, headers={"If-None-Match": answer.headers["ETag"]}).status_code == 304
+        assert user.post(f"{path}/cancel").json() == answer.json()
+        linked = {row["id"]: row["models"][0]["weights"] for row in user.get("/v1/finetunes").json()["data"]}
+        assert linked[finished.finetune_id] is None
+        assert user.get(linked[kept.finetune_id]).status_code == 200
+        # Its objects are still there, as those of another data set with the same content would be.
+        assert_problem(user.get(f"{path}/weights"), 409, "weights_gone", param="finetune")
 
 
 @pytest.mark.parametrize(

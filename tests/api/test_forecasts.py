@@ -17,7 +17,8 @@ from tests.fixtures.recorded import measured_network, store_forecast
 from tests.fixtures.service import RunningService
 
 ZOO = ["alpha", "beta", "gamma", "delta"]
-TARGET = {"value": 0.5, "recipe": {"epochs": 10, "batch_size": 8, "learning_rates": [0.05]}, "price_per_hour": 3.6}
+TARGET = {"value": 0.5, "recipe": {"epochs": 10, "batch_size": 8, "learning_rates": [0.05]}}
+HARDWARE = {"name": "L4", "price_per_hour": 3.6}
 FAILED = EvaluationFailed("gradients_unsupported", "A layer is unknown.", param="features.3", hint="Leave it out.")
 METHODS = ("bilinear", "linear_probe", "frozen_kernel", "gradient_flow", "diffusion")
 REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
@@ -33,6 +34,7 @@ REFUSED: list[tuple[dict[str, Any], str, str | None]] = [
     ({"kind": "steps"}, "invalid_request", "kind"),
     ({"target": "inf"}, "invalid_request", "target"),
     ({"price_per_hour": -1}, "invalid_request", "price_per_hour"),
+    ({"speed": 0}, "invalid_request", "speed"),
     ({"method": "magic"}, "invalid_request", "method"),
     ({"kind": "accuracy"}, "invalid_target", "target"),
     ({"max_steps": 0}, "invalid_request", "max_steps"),
@@ -56,7 +58,7 @@ def ask(user: httpx.Client, dataset: str, **more: Any) -> httpx.Response:
 @pytest.fixture
 def work(service: RunningService, user: httpx.Client, dataset: str) -> SelectionWork:
     """Four ranked models: a slow step, a fast one, a network that cannot be measured, and one that nobody timed."""
-    work = SelectionWork(service, ask(user, dataset, target=TARGET).json()["id"])
+    work = SelectionWork(service, ask(user, dataset, target=TARGET, hardware=HARDWARE).json()["id"])
     found = (
         measured_network(step_seconds=0.5),
         measured_network(step_seconds=0.1),
@@ -98,17 +100,33 @@ class TestTarget:
         [
             ({"kind": "steps"}, "invalid_request", "target.kind"),
             ({"value": 0}, "invalid_request", "target.value"),
-            ({"value": 1.5}, "invalid_target", "value"),
-            ({"kind": "accuracy", "value": 1.5}, "invalid_target", "value"),
+            ({"value": 1.5}, "invalid_target", "target.value"),
+            ({"kind": "accuracy", "value": 1.5}, "invalid_target", "target.value"),
             ({"speed": 1}, "unknown_field", "target.speed"),
             ({"recipe": {"batch_size": 0}}, "invalid_request", "target.recipe.batch_size"),
-            ({"price_per_hour": -1}, "invalid_request", "target.price_per_hour"),
+            ({"recipe": {"learning_rates": [0.1, 0.1]}}, "invalid_recipe", "target.recipe.learning_rates"),
+            ({"price_per_hour": 1}, "unknown_field", "target.price_per_hour"),
         ],
     )
     def test_what_it_refuses(
         self, user: httpx.Client, dataset: str, target: dict[str, Any], code: str, param: str
     ) -> None:
         assert_problem(ask(user, dataset, target=target), 422, code, param=param)
+
+    @pytest.mark.parametrize(
+        ("hardware", "param"),
+        [
+            ({"price_per_hour": -1}, "hardware.price_per_hour"),
+            ({"speed": 0}, "hardware.speed"),
+            ({"speed": "fast"}, "hardware.speed"),
+            ({"name": ""}, "hardware.name"),
+        ],
+    )
+    def test_impossible_hardware(self, user: httpx.Client, dataset: str, hardware: dict[str, Any], param: str) -> None:
+        assert_problem(ask(user, dataset, target={}, hardware=hardware), 422, "invalid_request", param=param)
+
+    def test_hardware_is_of_a_forecast(self, user: httpx.Client, dataset: str) -> None:
+        assert_problem(ask(user, dataset, hardware=HARDWARE), 422, "hardware_without_target", param="hardware")
 
 
 class TestResults:
@@ -191,6 +209,9 @@ class TestForecast:
         accuracy = forecast(user, work, "alpha", kind="accuracy", target=0.9).json()
         assert (accuracy["level"], "classified correctly" in accuracy["definition"]) == (0.9, True)
         assert forecast(user, work, "alpha", price_per_hour=36).json()["cost"] == pytest.approx(10 * before["cost"])
+        fast = forecast(user, work, "alpha", speed=4).json()
+        assert (fast["steps"], fast["seconds"]) == (before["steps"], pytest.approx(before["seconds"] / 4))
+        assert fast["hardware"] == {"name": "L4", "speed": 4.0, "price_per_hour": 3.6}
         probe = forecast(user, work, "alpha", method="linear_probe").json()
         assert (probe["method"], probe["steps"] > before["steps"]) == ("linear_probe", True)
         assert forecast(user, work, "alpha").json() == before

@@ -42,6 +42,13 @@ def test_a_wrong_path_is_told_before_anything_starts(tmp_path: Path) -> None:
     assert not (tmp_path / "home").exists()
 
 
+def test_a_place_for_results_that_cannot_be_written_is_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "out" / "results.csv").mkdir(parents=True)
+    done = run("demo", "--data", str(SAMPLE), "--home", str(tmp_path / "home"), "--out", str(tmp_path / "out"))
+    assert (done.code, "(file_not_accessible)" in done.err) == (1, True)
+    assert not (tmp_path / "home").exists()
+
+
 def test_an_interrupted_demo_leaves_nothing_behind(tmp_path: Path) -> None:
     home = tmp_path / "home"
     demo = start("demo", "--data", str(SAMPLE), "--home", str(home), zoo_manifest=str(tiny_zoo(tmp_path)))

@@ -183,6 +183,37 @@ class TestCommands:
         nowhere = served.run("finetune", "weights", done.json["id"], "-o", str(tmp_path / "no" / "file.zip"))
         assert (nowhere.code, "(file_not_accessible)" in nowhere.err) == (1, True)
 
+    def test_a_place_that_cannot_be_written_is_told_before_anything_is_asked_for(
+        self, served: Served, dataset: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").write_text("of yesterday")
+        (tmp_path / "folder.zip").mkdir()
+        before = ids(served)
+        for place in ("no/best.zip", "folder.zip", "file/best.zip", "file", "file/all", f"{'x' * 240}.zip"):
+            refused = served.run("finetune", "start", DATASET, "--model", "narrow", "-o", str(tmp_path / place))
+            assert (refused.code, refused.out) == (1, ""), place
+            assert "(file_not_accessible)" in refused.err
+            assert str(tmp_path / place) in refused.err
+        assert served.run("finetune", "weights", "ft_nothing", "-o", str(tmp_path / "no" / "a.zip")).code == 1
+        assert ids(served) == before
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.zip"], "nothing is left behind"
+        # Places that can be written are asked for a model that nobody has.
+        for place in ("best.zip", "file.of.zip", "new", "new/deep"):
+            told = served.run("finetune", "start", DATASET, "--model", "nobody", "-o", str(tmp_path / place))
+            assert "(unknown_model)" in told.err, place
+
+    def test_weights_that_went_with_their_data_set_are_not_offered(self, served: Served, client: Foretune) -> None:
+        gone = add_ready_dataset(served.database, tenant="default", content="g")
+        add_model(served.database, "narrow")
+        work = work_on(served, client.finetunes.create(gone, ["narrow"]).id)
+        work.finish(work.claim(), narrow=0.7)
+        offered = f"\n  foretune finetune weights {work.finetune_id}\n"
+        assert offered in served.run("finetune", "show", work.finetune_id).out
+        client.datasets.delete(gone)
+        shown = served.run("finetune", "show", work.finetune_id)
+        assert ("70.0%" in shown.out, offered in shown.out) == (True, False)
+        assert "(weights_gone)" in served.run("finetune", "weights", work.finetune_id).err
+
     def test_no_wait_then_cancel(self, served: Served, dataset: str) -> None:
         done = served.run("finetune", "start", DATASET, "--model", "narrow", "--no-wait")
         assert done.code == 0, done.err

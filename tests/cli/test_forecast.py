@@ -61,12 +61,12 @@ def test_a_forecast_and_what_if(served: Served, selection: str) -> None:
     assert (training["learning_rate"], training["batch_size"], training["steps"]) == (0.02, 4, 240)
     assert (training["momentum"], training["weight_decay"], training["milestones"]) == (0.5, 0.01, [])
     assert (training["loss"], changed.json["target"]) == ("squared", {"kind": "loss", "value": 0.3})
-    assert (changed.json["price_per_hour"], changed.json["method"]) == (3600, "linear_probe")
+    assert (changed.json["hardware"]["price_per_hour"], changed.json["method"]) == (3600, "linear_probe")
 
 
 def test_a_learning_rate_that_is_too_large_and_a_target_out_of_reach(served: Served, selection: str) -> None:
     unstable = served.run("forecast", selection, "--model", "measured", "--lr", "900")
-    assert "does not learn at a learning rate of 900" in unstable.out
+    assert "is not stable at a learning rate of 900" in unstable.out
     assert "learning_rate_over_limit" in unstable.out
     far = served.run("forecast", selection, "--model", "measured", "--target", "0.001")
     assert (far.code, "does not get there in 60 steps; its best is" in far.out) == (0, True)
@@ -110,6 +110,7 @@ def forecast(**more: Any) -> Forecast:
         "training": {"learning_rate": 0.1, "batch_size": 8, "steps": 60, "epochs": 10, "images": 48},
         "step_seconds": 0.5,
         "device": "cpu",
+        "hardware": {"name": None, "speed": 1.0, "price_per_hour": None},
         "warnings": [],
         "curve": None,
     }
@@ -136,6 +137,19 @@ def test_the_page_says_how_sure_it_is_and_what_it_costs() -> None:
     assert "Warnings: not_calibrated." in rough
 
 
+@pytest.mark.parametrize(
+    ("name", "speed", "told"),
+    [
+        (None, 1.0, "0.5 s on cpu"),
+        ("L4", 1.0, "0.5 s on L4, as on cpu"),
+        ("L4", 12.0, "0.5 s on L4 12 times as fast as cpu"),
+        (None, 0.5, "0.5 s on a machine 0.5 times as fast as cpu"),
+    ],
+)
+def test_whose_time_it_is_is_told(name: str | None, speed: float, told: str) -> None:
+    assert told in text(forecast(hardware={"name": name, "speed": speed, "price_per_hour": None}))
+
+
 @pytest.mark.parametrize(("seconds", "told"), [(0.05, "0.05 s"), (99, "99 s"), (130, "2.17 min"), (7200, "2 h")])
 def test_durations(seconds: float, told: str) -> None:
     assert duration(seconds) == told
@@ -145,15 +159,17 @@ def test_a_selection_asks_for_forecasts_and_for_a_proof(served: Served) -> None:
     add_model(served.database, "wanted")
     dataset = add_ready_dataset(served.database, tenant="default", content="f")
     told = served.run(
-        *("select", dataset, "--model", "wanted", "--target", "0.2", "--price", "1.5"),
+        *("select", dataset, "--model", "wanted", "--target", "0.2", "--price", "1.5", "--speed", "3"),
         *("--verify", "2", "--verify-budget", "600", "--no-wait", "--json"),
     ).json
-    assert (told["target"]["target"]["value"], told["target"]["price_per_hour"]) == (0.2, 1.5)
+    hardware = {"name": None, "speed": 3.0, "price_per_hour": 1.5}
+    assert (told["target"]["target"]["value"], told["target"]["hardware"]) == (0.2, hardware)
     assert (told["verify"]["k"], told["verify"]["budget_seconds"]) == (2, 600.0)
-    for options in (("--price", "2"), ("--verify-budget", "60")):
+    for options in (("--price", "2"), ("--speed", "2"), ("--verify-budget", "60")):
         refused = served.run("select", dataset, *options)
         assert refused.code == 2
         assert "add --" in refused.err
-    refused = served.run("select", dataset, "--model", "wanted", "--target", "nan", "--no-wait", "--json")
-    assert refused.code == 1
-    assert "invalid_number" in refused.err
+    for numbers in (("--target", "nan"), ("--verify", "1", "--verify-budget", "inf")):
+        refused = served.run("select", dataset, "--model", "wanted", *numbers, "--no-wait", "--json")
+        assert refused.code == 1
+        assert "invalid_number" in refused.err

@@ -1,8 +1,10 @@
 """What the tests of selections do again and again."""
 
+from app.domain.finetuning import Recipe
 from app.storage import leases
 from app.storage.database import Database
 from app.storage.leases import EVALUATION, Lease
+from app.storage.repositories.finetunes import Finetunes
 from app.storage.repositories.models import Models
 from app.storage.repositories.selections import (
     Selections,
@@ -54,6 +56,24 @@ def end(database: Database, evaluation_id: str) -> None:
     lease = claim(database, evaluation_id)
     with database.write() as session:
         leases.finish(session, lease, result={})
+
+
+def begin_proof(database: Database, selection_id: str) -> str:
+    """Store a ranking of all, and ask for the fine-tune of all of them, in one transaction; return its id."""
+    with database.write() as session:
+        row = session.get_one(Selection, selection_id)
+        ranking = {"verdict": "one leads.", "models": {}, "stability": None, "evidence": {}}
+        assert settle(session, row.id, ranked=row.evaluations, ranking=ranking, ended=False)
+        ids = [model.id for _, model in evaluations_of(session, row.id)]
+        finetunes = Finetunes(session, row.tenant)
+        return finetunes.create(row.dataset_id, ids, Recipe().as_dict(), selection_id=row.id).id
+
+
+def end_proven(database: Database, selection_id: str) -> None:
+    """Rank once more, after the proof."""
+    with database.write() as session:
+        row = session.get_one(Selection, selection_id)
+        assert settle(session, row.id, ranked=row.evaluations + 1, ranking=row.ranking or {}, ended=True)
 
 
 def waiting(database: Database) -> list[str]:

@@ -1,5 +1,7 @@
 """What the repository of fine-tunes promises, on both databases."""
 
+import threading
+
 import pytest
 
 from app.domain.errors import Conflict, EvaluationFailed, NotFound
@@ -8,10 +10,11 @@ from app.domain.states import FinetuneState, SelectionState
 from app.storage import leases
 from app.storage.database import Database
 from app.storage.leases import FINETUNE, Lease, LeaseLost
-from app.storage.repositories.datasets import Datasets
-from app.storage.repositories.finetunes import Finetunes, charge, proof_of
-from app.storage.repositories.selections import settle
+from app.storage.repositories.datasets import Datasets, deleted_among
+from app.storage.repositories.finetunes import Finetunes, ProofProgress, charge, proof_of, proofs_of
+from app.storage.repositories.selections import Selections, evaluations_of, settle, touch
 from app.storage.tables import Finetune
+from tests.contract.racing import race
 from tests.contract.selection_steps import cancel, end, read, waiting
 from tests.fixtures.rows import TENANT, add_ready_dataset, add_selection
 
@@ -65,6 +68,19 @@ class TestFinetunes:
             Datasets(session, TENANT).delete(dataset_id)
         with pytest.raises(NotFound):
             create(database, dataset_id)
+
+    def test_the_end_of_a_data_set_is_news_of_its_fine_tunes(self, database: Database) -> None:
+        gone, kept = add_ready_dataset(database), add_ready_dataset(database, content="b")
+        ids = [create(database, dataset_id) for dataset_id in (gone, kept)]
+        with database.write() as session:
+            revisions = [Finetunes(session, TENANT).cancel(finetune_id).revision for finetune_id in ids]
+        with database.write() as session:
+            assert deleted_among(session, [gone, kept]) == set()
+            Datasets(session, TENANT).delete(gone)
+        assert [get(database, one).revision for one in ids] == [revisions[0] + 1, revisions[1]]
+        with database.read() as session:
+            assert deleted_among(session, [gone, kept, "ds_nothing"]) == {gone}
+            assert deleted_among(session, []) == set()
 
     def test_what_is_noted_on_the_way_stays_when_the_worker_is_lost(self, database: Database) -> None:
         finetune_id = create(database, add_ready_dataset(database))
@@ -134,6 +150,64 @@ class TestProofs:
         assert read(database, selection_id).state == SelectionState.DONE
         assert waiting(database) == []
 
+    def test_how_far_proofs_are(self, database: Database) -> None:
+        proven, _ = add_selection(database, "one")
+        with database.write() as session:
+            dataset_id = Selections(session, TENANT).get(proven).dataset_id
+            models = [model.id for _, model in evaluations_of(session, proven)]
+            asked = Finetunes(session, TENANT).create(dataset_id, [*models, "mdl_b"], RECIPE, selection_id=proven)
+            finetune_id = asked.id
+        create(database, dataset_id)
+        assert proof(database, proven) == ProofProgress(finetune_id, "queued", 1, None, asked=2, ended=0)
+        lease = claim(database, finetune_id)
+        with database.write() as session:
+            leases.note(session, lease, result={"device": "cpu"})
+            leases.note(session, lease, result={"models": [{"curve": [1, 2, 3]}]})
+            leases.renew(session, lease, seconds=60, progress={"stage": "training", "done": 1, "total": 2})
+        found = proof(database, proven)
+        assert (found.state, found.ended, found.revision) == ("running", 1, 5)
+        assert found.progress == {"stage": "training", "done": 1, "total": 2}
+        with database.read() as session:
+            assert proofs_of(session, []) == proofs_of(session, ["sel_nothing"]) == {}
+
+    def test_their_changes_are_changes_of_an_open_selection(self, database: Database) -> None:
+        selection_id, _ = add_selection(database, "one")
+        finetune_id = create(database, read(database, selection_id).dataset_id, selection_id=selection_id)
+        seen = [revision(database, selection_id)]
+        for _ in range(4):
+            with database.write() as session:
+                charge(session, finetune_id, 1.0)
+            seen.append(revision(database, selection_id))
+        assert seen == [seen[0] + changes for changes in range(5)]
+        assert rank_only(database, selection_id, ended=True)
+        assert revision(database, selection_id) == seen[-1] + 1, "also at its end it only grows"
+        with database.write() as session:
+            charge(session, finetune_id, 1.0)
+        assert revision(database, selection_id) == seen[-1] + 1, "nothing is news of a selection that has ended"
+
+    def test_revisions_only_grow_while_a_proof_is_charged_and_its_selection_ends(self, database: Database) -> None:
+        selection_id, _ = add_selection(database, "one")
+        finetune_id = create(database, read(database, selection_id).dataset_id, selection_id=selection_id)
+
+        def work() -> None:
+            for _ in range(10):
+                with database.write() as session:
+                    charge(session, finetune_id, 1.0)
+                    touch(session, selection_id, spent_seconds=1.0)
+
+        def watch() -> None:
+            seen, ended = revision_and_end(database, selection_id)
+            while not ended:
+                before = seen
+                seen, ended = revision_and_end(database, selection_id)
+                assert seen > before if ended else seen >= before
+
+        def settle_it() -> None:
+            threading.Event().wait(0.02)
+            assert rank_only(database, selection_id, ended=True)
+
+        race(work, watch, settle_it)
+
     def test_there_is_one_proof_of_a_selection(self, database: Database) -> None:
         selection_id, _ = add_selection(database, "one")
         dataset_id = read(database, selection_id).dataset_id
@@ -154,6 +228,20 @@ class TestProofs:
         cancel(database, selection_id)
         assert get(database, proof).state == FinetuneState.CANCELLED
         assert get(database, other).state == FinetuneState.QUEUED
+
+
+def proof(database: Database, selection_id: str) -> ProofProgress:
+    with database.read() as session:
+        return proofs_of(session, [selection_id])[selection_id]
+
+
+def revision(database: Database, selection_id: str) -> int:
+    return revision_and_end(database, selection_id)[0]
+
+
+def revision_and_end(database: Database, selection_id: str) -> tuple[int, bool]:
+    with database.read() as session:
+        return Selections(session, TENANT).revision(selection_id)
 
 
 def rank_only(database: Database, selection_id: str, *, ranked: int = 1, ended: bool) -> bool:

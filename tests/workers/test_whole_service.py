@@ -162,8 +162,9 @@ def test_scores_of_gradients_of_every_architecture(client: httpx.Client, dataset
 
 
 def test_fine_tuning_is_forecast(client: httpx.Client, dataset: str) -> None:
-    asked = {"value": 0.5, "price_per_hour": 2.0, "recipe": {"epochs": 4, "learning_rates": [0.01, 0.001]}}
-    selection = select(client, dataset, scores=["knn"], target=asked)
+    asked = {"value": 0.5, "recipe": {"epochs": 4, "learning_rates": [0.01, 0.001]}}
+    hardware = {"name": "twice as fast", "speed": 2, "price_per_hour": 2.0}
+    selection = select(client, dataset, scores=["knn"], target=asked, hardware=hardware)
     results = finished(client, selection)
     stored = client.get(f"/v1/selections/{selection}").json()["target"]
     assert stored["recipe"]["learning_rates"] == [0.01, 0.001]
@@ -180,6 +181,8 @@ def test_fine_tuning_is_forecast(client: httpx.Client, dataset: str) -> None:
             assert low <= found["steps"] <= high
             assert found["seconds"] == pytest.approx(found["steps"] * found["step_seconds"])
             assert found["cost"] == pytest.approx(found["seconds"] / 3600 * 2.0)
+            usual = client.get(f"/v1/selections/{selection}/models/{row['name']}/forecast", params={"speed": 1}).json()
+            assert usual["seconds"] == pytest.approx(2 * found["seconds"])
         path = f"/v1/selections/{selection}/models/{row['name']}/forecast"
         same = client.get(path).json()
         assert {name: same[name] for name in found} == found, "the same numbers on every surface"

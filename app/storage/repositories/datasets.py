@@ -1,5 +1,6 @@
 """Data sets of one tenant."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -111,6 +112,8 @@ class Datasets:
     def delete(self, dataset_id: str) -> None:
         """Hide a data set at once; ``app.storage.purge`` removes its objects.
 
+        Fine-tunes on it lose their weights, which is news to who polls them.
+
         Raises:
             NotFound: ``dataset_not_found``.
             Conflict: ``dataset_in_use``, while a selection or a fine-tune on it is open.
@@ -141,6 +144,12 @@ class Datasets:
             .where(Dataset.id == dataset_id)
             .values(state=DatasetState.DELETING, lease_token=None, revision=Dataset.revision + 1)
         )
+        self._session.execute(
+            update(Finetune)
+            .where(Finetune.dataset_id == dataset_id)
+            .values(revision=Finetune.revision + 1)
+            .execution_options(synchronize_session=False)
+        )
 
     def _receiving(self, dataset_id: str) -> list[Any]:
         return [Dataset.id == dataset_id, Dataset.tenant == self._tenant, Dataset.state == DatasetState.RECEIVING]
@@ -157,6 +166,12 @@ def is_referenced(session: Session, digest: str) -> bool:
     """Tell whether any tenant's live data set has this canonical content."""
     query = select(Dataset.id).where(Dataset.digest == digest, Dataset.state.not_in(DATASET_GONE))
     return session.scalar(query.limit(1)) is not None
+
+
+def deleted_among(session: Session, dataset_ids: Sequence[str]) -> set[str]:
+    """Return those of some data sets that were deleted."""
+    query = select(Dataset.id).where(Dataset.id.in_(dataset_ids), Dataset.state.in_(DATASET_GONE))
+    return set(session.scalars(query))
 
 
 def mark_stale_uploads(session: Session, *, older_than_seconds: float) -> None:

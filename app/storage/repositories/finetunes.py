@@ -1,8 +1,10 @@
 """Fine-tunes of one tenant."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.errors import NotFound
@@ -101,6 +103,38 @@ class Finetunes:
 def proof_of(session: Session, selection_id: str) -> Finetune | None:
     """Return the fine-tune of a selection's first models, if one was begun."""
     return session.scalar(select(Finetune).where(Finetune.selection_id == selection_id))
+
+
+@dataclass(frozen=True)
+class ProofProgress:
+    """Where the fine-tune of a selection's first models stands: ``ended`` of ``asked`` models have ended."""
+
+    id: str
+    state: str
+    revision: int
+    progress: dict[str, Any] | None
+    asked: int
+    ended: int
+
+
+def proofs_of(session: Session, selection_ids: Sequence[str]) -> dict[str, ProofProgress]:
+    """Return where the proofs of some selections stand, without their results; those not begun are left out."""
+    if not selection_ids:
+        return {}
+    table = Finetune
+    ended = func.coalesce(func.json_array_length(table.result["models"]), 0).label("ended")
+    columns = table.selection_id, table.id, table.state, table.revision, table.progress, table.model_ids, ended
+    rows = session.execute(select(*columns).where(table.selection_id.in_(selection_ids)))
+    return {
+        row.selection_id: ProofProgress(row.id, row.state, row.revision, row.progress, len(row.model_ids), row.ended)
+        for row in rows
+    }
+
+
+def hold_proof(session: Session, selection_id: str) -> int:
+    """Keep the proof of a selection as it is until this writing transaction ends; return its revision, 0 if none."""
+    query = select(Finetune.revision).where(Finetune.selection_id == selection_id)
+    return session.scalar(query.with_for_update()) or 0
 
 
 def charge(session: Session, finetune_id: str, seconds: float) -> str | None:

@@ -18,14 +18,29 @@ from app.domain.states import (
 )
 from app.domain.subsets import evaluated_split, looks
 from app.storage.repositories.datasets import Datasets
-from app.storage.repositories.finetunes import cancel_proof
+from app.storage.repositories.finetunes import cancel_proof, hold_proof
 from app.storage.repositories.paging import Page, page
 from app.storage.tables import Dataset, Evaluation, Finetune, Model, Selection, now
 
+_PROOF = select(Finetune.revision).where(Finetune.selection_id == Selection.id).correlate(Selection)
 # Built once: it is the statement of every poll, and building it takes longer than running it.
-_REVISION = select(Selection.revision, Selection.state).where(
+_REVISION = select(Selection.revision, Selection.state, _PROOF.scalar_subquery().label("proof")).where(
     Selection.id == bindparam("id"), Selection.tenant == bindparam("tenant")
 )
+
+
+def seen_revision(revision: int, state: str, proof: int | None) -> int:
+    """Return the revision of a selection that its users see: what its proof does is news of the selection, too.
+
+    The sum only grows, and grows with every change of either. With the end of the selection that of the proof becomes
+    part of the selection's own: nothing changes any more, also when a lost worker still charges the proof.
+
+    Args:
+        revision: of the selection's row.
+        state: of the selection.
+        proof: revision of the fine-tune that proves it, if one was begun.
+    """
+    return revision if state in SELECTION_TERMINAL else revision + (proof or 0)
 
 
 class Selections:
@@ -110,7 +125,7 @@ class Selections:
         row = self._session.execute(_REVISION, {"id": selection_id, "tenant": self._tenant}).one_or_none()
         if row is None:
             raise _not_found(selection_id)
-        return row.revision, row.state in SELECTION_TERMINAL
+        return seen_revision(row.revision, row.state, row.proof), row.state in SELECTION_TERMINAL
 
     def page(self, *, limit: int, cursor: str | None) -> Page[Selection]:
         """List selections, newest first."""
@@ -135,10 +150,11 @@ class Selections:
             .execution_options(synchronize_session=False)
         )
         cancel_proof(self._session, selection_id)
+        seen = Selection.revision + hold_proof(self._session, selection_id)
         self._session.execute(
             update(Selection)
             .where(Selection.id == selection_id, Selection.state.not_in(SELECTION_TERMINAL))
-            .values(state=SelectionState.CANCELLED, finished_at=now(), revision=Selection.revision + 1)
+            .values(state=SelectionState.CANCELLED, finished_at=now(), revision=seen + 1)
             .execution_options(synchronize_session=False)
         )
         self._session.refresh(selection)
@@ -257,7 +273,8 @@ def settle(
     values: dict[str, Any] = {"ranking": ranking, "ranked": ranked, "revision": Selection.revision + 1}
     if ended:
         state = SelectionState.FAILED if error else SelectionState.DONE
-        values |= {"state": state, "error": error, "finished_at": now()}
+        seen = Selection.revision + hold_proof(session, selection_id)
+        values |= {"state": state, "error": error, "finished_at": now(), "revision": seen + 1}
     stored = session.execute(
         update(Selection)
         .where(Selection.id == selection_id, Selection.ranked < ranked, Selection.state.not_in(SELECTION_TERMINAL))
