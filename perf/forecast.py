@@ -29,7 +29,7 @@ from app.forecasting.linearisation import linearise
 from app.forecasting.measured_network import MeasuredNetwork
 from app.forecasting.target import Target
 from app.forecasting.training import Training
-from perf.finetuning import CACHE, Built, Case, build
+from perf.finetuning import CACHE, DATA_SETS, Built, Case, build
 from workers.extract.features import extract
 from workers.extract.gradients import gradient_sketches
 from workers.zoo.network import load_network
@@ -106,8 +106,6 @@ def measured(case: Case, images: int) -> tuple[MeasuredNetwork, float]:
 
 
 def _measure(built: Built, case: Case, images: int) -> tuple[MeasuredNetwork, float]:
-    from perf.finetuning import DATA_SETS
-
     make, per_class = DATA_SETS[case.data_set]
     pictures, _ = make(per_class)
     measured_first = balanced(built.labels_N, images)
@@ -180,7 +178,7 @@ def points(images: int, method: str) -> Iterator[Point]:
 
 
 def errors(found: list[Point]) -> list[tuple[Point, float, float | None]]:
-    """Return (point, |calibrated / real - 1|, factor of the interval) by calibrations of other families."""
+    """Return (point, calibrated / real steps, factor of the interval) by calibrations of other families."""
     rows = rows_of(found)
     result = []
     for one in found:
@@ -254,14 +252,14 @@ def table(found: list[Point]) -> Iterator[str]:
         yield f"- {one.truth.case.file.stem} to {one.eps}: {ratio:.2f} times the real {one.real:.0f}"
 
 
-def gain(found: list[Point]) -> float | None:
-    """Return how many times longer a training took than its forecast, in processor time, the median."""
-    times = {
-        one.truth.case.file.name: one.truth.steps_K[-1] * one.truth.seconds_per_step / one.seconds
+def cost_in_steps(found: list[Point]) -> float:
+    """Return how many training steps take as much processor time as measuring and simulating, the median."""
+    steps = {
+        one.truth.case.file.name: one.seconds / one.truth.seconds_per_step
         for one in found
         if math.isfinite(one.truth.seconds_per_step)
     }
-    return float(np.median(list(times.values()))) if times else None
+    return float(np.median(list(steps.values())))
 
 
 def rows_of(found: list[Point]) -> list[CalibrationPoint]:
@@ -304,7 +302,9 @@ def main() -> None:
             verdicts = Counter(one.verdict for one in given_none)
             print(f"\nNo number given: {len(given_none)} levels ({dict(verdicts)}).")
         if of_loss:
-            print(f"\nTraining over forecast, processor time, median: {gain(of_loss):.1f}x.")
+            steps = cost_in_steps(of_loss)
+            print(f"\nA forecast takes the processor time of {steps:.0f} training steps, the median.")
+            print(f"It is 45 times below that of trainings of {45 * steps:.0f} steps and more.")
     if options.save:
         options.save.write_text(json.dumps(save(rows_of(found)), indent=1) + "\n")
 

@@ -2,9 +2,10 @@
 
 Legend: K levels of loss, M points.
 
-A linearised network is too slow late in training: in truth its kernel grows towards the labels. The bias depends on how
-far the loss has fallen much more than on the model, so it is measured on trained models and divided out:
-c(eps) = median of predicted / real steps to eps times the initial loss, between levels of eps linearly in log eps.
+A linearised network is too slow late in training: in truth its kernel grows towards the labels. By how much depends on
+how far the loss has fallen, so it is measured on trained models: c(eps) = median of predicted / real steps to eps times
+the initial loss, between levels of eps linearly in log eps. It is divided out only if the same correction, each family
+corrected by the others, brings the trainings of the calibration nearer to the truth; else c is 1.
 
 The interval is conformal: every point is calibrated without its own architecture family, as a new model will be, and of
 |log(real / calibrated)| the ceil((M + 1) level)-th smallest is taken, symmetric in the logarithm. Points of one
@@ -100,8 +101,8 @@ class Calibration:
     """Bias and spread for one loss, from the points of other families.
 
     Attributes:
-        log_eps_K: levels, rising; none: nothing is known and nothing is corrected.
-        log_ratio_K: log c at each.
+        log_eps_K: levels, rising; none: nothing is known.
+        log_ratio_K: log c at each; 0 where a correction helps no other family.
         log_eps_M: the level of each point.
         error_M: |log(real / calibrated)|, the point's family left out of the calibration.
         confidence: share of new trainings that the interval shall hold.
@@ -131,7 +132,7 @@ class Calibration:
             raise ValueError(f"a confidence lies between 0 and 1, {confidence} does not")
         used = [point for point in points if point.loss == loss and point.family != without_family]
         log_eps_K, log_ratio_K = _medians(used)
-        log_eps, errors = [], []
+        log_eps, errors, uncorrected = [], [], []
         for family in sorted({point.family for point in used}):
             levels_K, ratios_K = _medians([point for point in used if point.family != family])
             if not len(levels_K):
@@ -140,7 +141,10 @@ class Calibration:
                 if point.family == family:
                     bias = float(np.interp(math.log(point.eps), levels_K, ratios_K))
                     errors.append(abs(_log_ratio(point) - bias))
+                    uncorrected.append(abs(_log_ratio(point)))
                     log_eps.append(math.log(point.eps))
+        if errors and np.mean(errors) >= np.mean(uncorrected):
+            errors, log_ratio_K = uncorrected, np.zeros_like(log_ratio_K)
         return cls(log_eps_K, log_ratio_K, np.array(log_eps), np.array(errors), confidence)
 
     @property
