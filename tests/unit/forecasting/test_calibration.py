@@ -56,7 +56,38 @@ def test_a_familys_own_points_do_not_count_for_it():
     expected = Calibration.fit(others, loss="cross_entropy")
     np.testing.assert_array_equal(without.log_ratio_K, expected.log_ratio_K)
     np.testing.assert_array_equal(without.error_M, expected.error_M)
-    assert Calibration.fit(others + own, loss="cross_entropy").ratio(np.array([0.1]))[0] > 100
+    assert len(Calibration.fit(others + own, loss="cross_entropy").error_M) == len(others + own)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_correction_is_applied_where_families_correct_each_other_and_nowhere_else(seed):
+    rng = np.random.default_rng(seed)
+    # With little bias of its own, each family's luck corrects the others the wrong way.
+    found = [
+        CalibrationPoint(
+            architecture=family,
+            family=family,
+            eps=eps,
+            predicted_steps=100 * math.exp(bias + 0.1 * rng.standard_normal()),
+            real_steps=100.0,
+        )
+        for family, bias in zip("abcd", 0.3 * rng.standard_normal(4) + 0.15, strict=True)
+        for eps in LEVELS
+        for _ in range(3)
+    ]
+    corrected, plain = [], []
+    for point in found:
+        error = math.log(point.predicted_steps / point.real_steps)
+        others = [other for other in found if other.family != point.family and other.eps == point.eps]
+        plain.append(abs(error))
+        bias = np.median([math.log(other.predicted_steps / other.real_steps) for other in others])
+        corrected.append(abs(error - bias))
+    calibration = Calibration.fit(found, loss="cross_entropy")
+    helps = np.mean(corrected) < np.mean(plain)
+    assert calibration.known
+    assert bool((calibration.log_ratio_K != 0).all()) == helps
+    assert bool((calibration.log_ratio_K == 0).all()) == (not helps)
+    np.testing.assert_allclose(np.sort(calibration.error_M), np.sort(corrected if helps else plain))
 
 
 def test_another_losss_points_do_not_count():
