@@ -1,16 +1,19 @@
-"""Which images of a data set a model is evaluated on.
+"""Which images of a data set a model is evaluated on, and reading them until the work is to end.
 
 Legend: N images of the data set, E evaluated images.
 """
 
 import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL.Image import Image
 
+from app.domain.interruption import Interrupted
 from app.domain.sampling import stratified_sample
 from app.domain.subsets import evaluated_split
 from app.ingest.shard import read_labels, read_paths
@@ -40,3 +43,20 @@ def choose_images(shard: Path, max_images: int) -> EvaluatedImages:
         keys = [hashlib.sha256(paths[row].encode()).hexdigest() for row in rows_E]
         rows_E = rows_E[stratified_sample(labels_N[rows_E], keys, max_images)]
     return EvaluatedImages(rows_E, labels_N[rows_E], len(labels_N), split)
+
+
+def stopping(images: Iterable[Image], should_stop: Callable[[], bool]) -> Iterator[Image]:
+    """Yield the images while the work may go on.
+
+    Raises:
+        Interrupted: ``should_stop``, asked before each image is read, said so.
+    """
+    remaining = iter(images)
+    while True:
+        if should_stop():
+            raise Interrupted("Stopped while reading images.")
+        try:
+            image = next(remaining)
+        except StopIteration:
+            return
+        yield image
