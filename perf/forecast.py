@@ -24,14 +24,12 @@ from threadpoolctl import threadpool_limits
 
 from app.forecasting.calibration import Calibration, CalibrationPoint, save
 from app.forecasting.forecast import forecast
-from app.forecasting.head_basis import head_basis_DQ
-from app.forecasting.linearisation import linearise
 from app.forecasting.measured_network import MeasuredNetwork
 from app.forecasting.target import Target
 from app.forecasting.training import Training
 from perf.finetuning import CACHE, DATA_SETS, Built, Case, build
 from workers.extract.features import extract
-from workers.extract.gradients import gradient_sketches
+from workers.network_measurement import measure
 from workers.zoo.network import load_network
 from workers.zoo.sources import cached_weights
 
@@ -112,27 +110,17 @@ def _measure(built: Built, case: Case, images: int) -> tuple[MeasuredNetwork, fl
     chosen = np.concatenate([measured_first, np.setdiff1d(np.arange(len(built.labels_N)), measured_first)])
     network = load_network(built.spec, cached_weights(built.spec.source, Path(".cache/weights")))
     started = time.process_time()
-    features_ND = extract(network, [pictures[row] for row in chosen], batch_size=32).features_ND
-    labels_N = built.labels_N[chosen]
-    training = Training.from_recipe(case.recipe, learning_rate=case.learning_rate, images=len(built.labels_N))
-    basis_DQ = head_basis_DQ(linearise(features_ND[:images], labels_N[:images]), training)
-    sketches = gradient_sketches(network, [pictures[row] for row in measured_first], basis_DQ, batch_size=32)
-    kernel = sketches.cross_kernel()
-    seconds = time.process_time() - started
-    return (
-        MeasuredNetwork(
-            features_ND=features_ND,
-            labels_N=labels_N,
-            basis_DQ=basis_DQ.astype(np.float32),
-            kernel=kernel.astype(np.float32),
-            kind="class",
-            train_images=len(built.labels_N),
-            architecture=built.spec.architecture,
-            device="cpu",
-            step_times=(),
-        ),
-        seconds,
+    found = measure(
+        network,
+        extract(network, [pictures[row] for row in chosen], batch_size=32).features_ND,
+        built.labels_N[chosen],
+        [pictures[row] for row in measured_first],
+        len(measured_first),
+        train_images=len(built.labels_N),
+        architecture=built.spec.architecture,
+        batch_size=32,
     )
+    return found, time.process_time() - started
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,9 +36,10 @@ from workers.feature_cache import (
     store_units,
 )
 from workers.gradient_scores import gradient_scores
+from workers.images import stopping
 from workers.lease import HeldLease
-from workers.linearisation import measured_network
 from workers.near_duplicates import near_duplicate_units
+from workers.network_measurement import measured_network
 from workers.runtime import Runtime
 from workers.stored_score import as_dict, measured
 from workers.subject import Subject
@@ -118,7 +119,8 @@ def _measure(subject: Subject, task: Task, known: ScoredModel | None) -> ScoredM
     objects, key = subject.runtime.objects, subject.key
     units_E = load_units(objects, key)
     if units_E is None:
-        units_E = near_duplicate_units(subject.decoded(subject.evaluated.rows_E.tolist()))
+        images = stopping(subject.decoded(subject.evaluated.rows_E.tolist()), subject.held.should_stop)
+        units_E = near_duplicate_units(images)
         store_units(objects, key, units_E)
     extraction = features_of(subject, task.earlier)
     known_scores = known.scores if known else {}

@@ -59,7 +59,7 @@ class CacheKey:
         return f"scores/{self.dataset_digest}/units-v{SCORES_VERSION}-{self.max_images}.npz"
 
     def _of_gradients(self, kind: str, of_images: int) -> str:
-        name = f"{kind}-v{GRADIENTS_VERSION}-{of_images}-of-{self.max_images}"
+        name = f"{kind}-v{EXTRACTOR_VERSION}.{GRADIENTS_VERSION}-{of_images}-of-{self.max_images}"
         return f"extractions/{self.dataset_digest}/{self.model_digest}/{name}.npz"
 
     @property

@@ -1,18 +1,21 @@
 """What a forecast of fine-tuning needs of a model, measured once and kept.
 
-Legend: E evaluated images, N of them whose gradients are measured, D features, Q directions, P probes.
+Legend: M images, the first N of them those whose gradients are measured, D features, Q directions, P probes.
 """
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from app.domain.errors import EvaluationFailed
 from app.domain.finetuning import Recipe
 from app.forecasting.head_basis import head_basis_DQ
 from app.forecasting.linearisation import linearise
 from app.forecasting.measured_network import MeasuredNetwork, StepTime
+from app.forecasting.question import MOST_CLASSES
 from app.forecasting.training import Training
 from app.ingest.shard import read_labels
 from workers.extract.gradients import GradientSketches, gradient_sketches, random_probes
@@ -40,50 +43,102 @@ def measured_network(subject: Subject, earlier: tuple[CacheKey, ...]) -> tuple[s
 
     Raises:
         Interrupted: the worker is to stop.
-        EvaluationFailed: as ``gradient_sketches``, ``linearise`` and ``measure_step`` say.
+        EvaluationFailed: ``too_many_classes``; as ``gradient_sketches``, ``linearise`` and ``measure_step`` say.
     """
     name = subject.key.linearisation(subject.runtime.settings.forecast_images)
     kept = load_measured(subject.runtime.objects, name)
     if kept is not None:
         return name, kept
-    measured = _measure(subject, features_of(subject, earlier).features_ND)
+    images, held = subject.evaluated, subject.held
+    classes_C = np.unique(images.labels_E)
+    if len(classes_C) > MOST_CLASSES:
+        raise EvaluationFailed(
+            "too_many_classes",
+            f"Fine-tuning is forecast for at most {MOST_CLASSES} classes; the data set has {len(classes_C)}.",
+            param="dataset",
+            hint="Ask for a fine-tune, which measures the time of a step and trains for real.",
+        )
+    features_ED = features_of(subject, earlier).features_ND
+    most = subject.key.max_images
+    wanted = max(subject.runtime.settings.forecast_images, _IMAGES_PER_CLASS * len(classes_C))
+    # Both are balanced over classes, and the second holds the first.
+    rows_N, rows_M = subject.chosen(min(wanted, most)).rows_E, subject.chosen(min(wanted + _FURTHER, most)).rows_E
+    places_M = np.searchsorted(images.rows_E, np.concatenate([rows_N, np.setdiff1d(rows_M, rows_N)]))
+    network = subject.network
+    measured = measure(
+        network,
+        features_ED[places_M],
+        np.searchsorted(classes_C, images.labels_E[places_M]),
+        subject.decoded(rows_N.tolist()),
+        len(rows_N),
+        train_images=_train_images(subject.shard),
+        architecture=subject.spec.architecture,
+        batch_size=subject.runtime.settings.batch_size,
+        on_progress=lambda done: held.report("linearising", done, len(rows_N)),
+        should_stop=held.should_stop,
+        step_times=lambda: _step_times(network, len(classes_C), held),
+    )
     store_measured(subject.runtime.objects, name, measured)
     return name, measured
 
 
-def _measure(subject: Subject, features_ED: NDArray[np.float32]) -> MeasuredNetwork:
-    images, held, network = subject.evaluated, subject.held, subject.network
-    classes_C = np.unique(images.labels_E)
-    classes = len(classes_C)
-    wanted = max(subject.runtime.settings.forecast_images, _IMAGES_PER_CLASS * classes)
-    chosen = subject.chosen(min(wanted, subject.key.max_images))
-    features_ND = features_ED[np.searchsorted(images.rows_E, chosen.rows_E)]
-    labels_N = np.searchsorted(classes_C, chosen.labels_E)
-    basis_DQ = _basis(features_ND, labels_N)
-    held.report("linearising", 0, len(labels_N))
-    is_class = len(labels_N) * basis_DQ.shape[1] <= _MOST_OUTPUTS
+def measure(
+    network: Network,
+    features_MD: NDArray[np.float32],
+    labels_M: NDArray[np.intp],
+    images: Iterable[Image.Image],
+    count: int,
+    *,
+    train_images: int,
+    architecture: str,
+    batch_size: int,
+    on_progress: Callable[[int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    step_times: Callable[[], tuple[StepTime, ...]] = tuple,
+) -> MeasuredNetwork:
+    """Measure the gradients of a network along the directions that a new classifier will use.
+
+    Args:
+        network: the model.
+        features_MD: of all images.
+        labels_M: their classes, 0 to C - 1.
+        images: the first N of them.
+        count: N.
+        train_images: of the training that is to be forecast.
+        architecture: of the model.
+        batch_size: images a batch.
+        on_progress: called with the number of images done.
+        should_stop: asked between batches.
+        step_times: times some training steps; called last.
+
+    Raises:
+        Interrupted: ``should_stop`` said so.
+        EvaluationFailed: as ``gradient_sketches`` and ``linearise`` say.
+    """
+    basis_DQ = _basis(features_MD[:count], labels_M[:count])
     directions = basis_DQ.shape[1]
+    is_class = count * directions <= _MOST_OUTPUTS
     directions_DP = basis_DQ if is_class else basis_DQ @ random_probes(directions, _TRACE_PROBES)
+    if on_progress is not None:
+        on_progress(0)
     sketches = gradient_sketches(
         network,
-        subject.decoded(chosen.rows_E.tolist()),
+        images,
         directions_DP,
-        batch_size=subject.runtime.settings.batch_size,
-        on_progress=lambda done: held.report("linearising", done, len(labels_N)),
-        should_stop=held.should_stop,
+        batch_size=batch_size,
+        on_progress=on_progress,
+        should_stop=should_stop,
     )
-    held.report("timing", 0, len(_BATCH_SIZES))
-    further_E = np.setdiff1d(np.arange(len(images.rows_E)), np.searchsorted(images.rows_E, chosen.rows_E))[:_FURTHER]
     return MeasuredNetwork(
-        features_ND=np.concatenate([features_ND, features_ED[further_E]]).astype(np.float32),
-        labels_N=np.concatenate([labels_N, np.searchsorted(classes_C, images.labels_E[further_E])]).astype(np.int64),
+        features_ND=features_MD.astype(np.float32),
+        labels_N=labels_M.astype(np.int64),
         basis_DQ=basis_DQ.astype(np.float32),
         kernel=(sketches.cross_kernel() if is_class else _trace(sketches)).astype(np.float32),
         kind="class" if is_class else "trace",
-        train_images=_train_images(subject.shard),
-        architecture=subject.spec.architecture,
+        train_images=train_images,
+        architecture=architecture,
         device=str(network.device),
-        step_times=_step_times(network, classes, held),
+        step_times=step_times(),
     )
 
 
@@ -112,6 +167,7 @@ def _train_images(shard: Path) -> int:
 
 def _step_times(network: Network, classes: int, held: HeldLease) -> tuple[StepTime, ...]:
     times = []
+    held.report("timing", 0, len(_BATCH_SIZES))
     for done, size in enumerate(_BATCH_SIZES):
         step = measure_step(network, classes, Recipe(batch_size=size), should_stop=held.should_stop)
         times.append(StepTime(size, step.seconds, step.low, step.high))

@@ -55,8 +55,14 @@ class ClassKernel:
         return moved.reshape(force_QN.shape).astype(np.float64, copy=False)
 
     def times_batch(self, force_SQB: _Array, images_SB: NDArray[np.intp]) -> _Array:
-        """Return the kernel times a force on a few images (S, Q, N)."""
-        return self.times(_everywhere(force_SQB, images_SB, self.num_images))
+        """Return the kernel times a force on a few images (S, Q, N); only their rows are read."""
+        directions, images = self.values_QNQN.shape[:2]
+        moved = np.empty((len(force_SQB), directions, images))
+        for seed, (force_QB, images_B) in enumerate(zip(force_SQB, images_SB, strict=True)):
+            rows = self.values_QNQN[:, images_B].reshape(force_QB.size, -1)
+            flat = force_QB.ravel().astype(rows.dtype, copy=False) @ rows
+            moved[seed] = flat.reshape(directions, images)
+        return moved
 
     def subset(self, images_K: NDArray[np.intp]) -> "ClassKernel":
         """Return the kernel of some of the images."""
@@ -80,8 +86,9 @@ class TraceKernel:
         return moved_QN.astype(np.float64, copy=False)
 
     def times_batch(self, force_SQB: _Array, images_SB: NDArray[np.intp]) -> _Array:
-        """Return the kernel times a force on a few images (S, Q, N)."""
-        return self.times(_everywhere(force_SQB, images_SB, self.num_images))
+        """Return the kernel times a force on a few images (S, Q, N); only their rows are read."""
+        moved_SQN = force_SQB.astype(self.values_NN.dtype, copy=False) @ self.values_NN[images_SB]
+        return moved_SQN.astype(np.float64, copy=False)
 
     def subset(self, images_K: NDArray[np.intp]) -> "TraceKernel":
         """Return the kernel of some of the images."""
@@ -125,10 +132,3 @@ class ExtendedKernel:
         """Return the kernel of some of the images."""
         rest_KK = self.rest_MM[np.ix_(images_K, images_K)]
         return ExtendedKernel(self.measured, self.weight_MN[images_K], rest_KK, self.across_QQ)
-
-
-def _everywhere(force_SQB: _Array, images_SB: NDArray[np.intp], images: int) -> _Array:
-    """Return forces on a few images as forces on all (S, Q, N)."""
-    force_SQN = np.zeros((*force_SQB.shape[:2], images))
-    np.put_along_axis(force_SQN, np.broadcast_to(images_SB[:, None], force_SQB.shape), force_SQB, axis=2)
-    return force_SQN

@@ -39,9 +39,12 @@ def extended(linearisation: Linearisation, *, largest: int = LARGEST) -> Lineari
     Args:
         linearisation: with or without further images; without, or with a frozen backbone, or extended already, it comes
             back as it is.
-        largest: number of images. The measured ones all stay; further ones are taken class by class.
+        largest: number of images; further ones are taken class by class, and so are the measured ones if these alone
+            are more.
     """
     room = largest - linearisation.num_images
+    if room < 0:
+        return linearisation.subset(_balanced(linearisation.labels_N, largest))
     kernel = linearisation.kernel
     if kernel is None or isinstance(kernel, ExtendedKernel) or not len(linearisation.further_labels_M) or room < 1:
         return linearisation

@@ -20,8 +20,13 @@ from app.forecasting.target import Target
 from app.forecasting.training import Training
 
 _POINTS = Path(__file__).with_name("calibration_points.json")
+MOST_CLASSES = 200
+"""More are not forecast: a simulated step goes with their number times that of the images."""
+
 _MOST_STEPS = 5000
-_SEEDS = 3
+_MOST_WORK = 500_000  # classes times steps: some ten seconds
+_SEEDS, _SEEDS_OF_LITTLE = 1, 3
+_LITTLE_WORK = 20_000
 _MOST_IMAGES = 400  # that are simulated: a what-if is answered within a second
 
 
@@ -102,17 +107,18 @@ def answer(measured: MeasuredNetwork, question: Question) -> dict[str, Any]:
     """
     linearisation, recipe = extended(measured.linearisation(), largest=_MOST_IMAGES), question.recipe
     training = Training.from_recipe(recipe, learning_rate=recipe.learning_rates[0], images=measured.train_images)
-    if training.steps > _MOST_STEPS:
+    work, most = training.steps * linearisation.num_classes, min(_MOST_STEPS, _MOST_WORK // linearisation.num_classes)
+    if training.steps > most:
         raise BadRequest(
             "training_too_long",
             f"{recipe.epochs} epochs of {measured.train_images} images in batches of {recipe.batch_size} are "
-            f"{training.steps} steps; a forecast simulates {_MOST_STEPS} at most.",
+            f"{training.steps} steps; a forecast for {linearisation.num_classes} classes simulates {most} at most.",
             param="recipe.max_steps",
             hint="Set max_steps, ask for fewer epochs, or take larger batches.",
         )
     limit = learning_rate_limit(linearisation, training)
     stable = [rate for rate in recipe.learning_rates if rate <= limit.certain]
-    step_seconds = measured.step_seconds(recipe.batch_size)
+    step_seconds = measured.step_seconds(min(recipe.batch_size, measured.train_images))
     if step_seconds is not None:
         step_seconds /= question.hardware.speed
     for rate in sorted(stable or [min(recipe.learning_rates)], reverse=True):
@@ -124,7 +130,7 @@ def answer(measured: MeasuredNetwork, question: Question) -> dict[str, Any]:
             _calibration(training, measured.family),
             step_seconds=step_seconds,
             price_per_hour=question.hardware.price_per_hour,
-            seeds=_SEEDS,
+            seeds=_SEEDS_OF_LITTLE if work <= _LITTLE_WORK else _SEEDS,
             method=question.method,
             num_images=max(measured.train_images, linearisation.num_images),
             extrapolation="none",  # what could be filled in has been

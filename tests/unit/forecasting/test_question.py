@@ -9,7 +9,7 @@ import pytest
 from app.domain.errors import BadRequest
 from app.domain.finetuning import Recipe
 from app.forecasting import question as module
-from app.forecasting.measured_network import MeasuredNetwork
+from app.forecasting.measured_network import MeasuredNetwork, StepTime
 from app.forecasting.question import Hardware, Question, answer
 from app.forecasting.target import Target
 from tests.fixtures.recorded import measured_network
@@ -93,6 +93,35 @@ def test_further_images_are_simulated_up_to_a_bound(monkeypatch):
     assert (found["measured_images"], found["simulated_images"]) == (24, 54)
     monkeypatch.setattr(module, "_MOST_IMAGES", 40)
     assert answer(more, ASKED)["simulated_images"] == 40
+
+
+def test_many_measured_images_are_simulated_in_part(monkeypatch):
+    monkeypatch.setattr(module, "_MOST_IMAGES", 9)
+    found = answer(measured_network(), ASKED)
+    assert (found["measured_images"], found["simulated_images"]) == (24, 9)
+
+
+def test_a_batch_is_at_most_the_training_images():
+    network = dataclasses.replace(
+        measured_network(), step_times=(StepTime(8, 0.1, 0.1, 0.1), StepTime(32, 0.4, 0.4, 0.4))
+    )
+    of_all, beyond = (
+        answer(network, dataclasses.replace(ASKED, recipe=dataclasses.replace(RECIPE, batch_size=size)))
+        for size in (48, 4096)
+    )
+    assert of_all["step_seconds"] == beyond["step_seconds"] == pytest.approx(0.6)
+
+
+def test_long_trainings_of_many_classes_have_one_order_of_the_images_or_are_refused(monkeypatch):
+    assert answer(measured_network(), ASKED)["curve"]["low"] != answer(measured_network(), ASKED)["curve"]["high"]
+    monkeypatch.setattr(module, "_LITTLE_WORK", 100)
+    single = answer(measured_network(), ASKED)["curve"]
+    assert single["low"] == single["high"]
+    monkeypatch.setattr(module, "_MOST_WORK", 300)
+    with pytest.raises(BadRequest) as refused:
+        answer(measured_network(), ASKED)
+    assert refused.value.code == "training_too_long"
+    assert "for 3 classes simulates 100 at most" in refused.value.message
 
 
 def test_a_training_too_long_to_simulate_is_refused():
