@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     """A larger data set is evaluated on a class-balanced sample of this many images."""
     gradient_images: int = Field(default=200, gt=0)
     """Scores of gradients are computed on a class-balanced subset of this many images, or of two of each class."""
-    forecast_images: int = Field(default=128, gt=1)
+    forecast_images: int = Field(default=100, gt=1)
     """Fine-tuning is forecast from the gradients of a class-balanced subset of this many images, or of four of each
     class."""
     checkpoint_seconds: float = Field(default=60, gt=0)

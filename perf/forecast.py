@@ -6,7 +6,7 @@ to its forecast but the hyperparameters; it is calibrated by trainings of other 
 two cheap rivals: the median of the trainings of other families at the same settings, and the first ten real steps,
 extrapolated.
 
-    python -m perf.forecast [--images 128] [--save app/forecasting/calibration_points.json]
+    python -m perf.forecast [--images 100] [--save app/forecasting/calibration_points.json]
 """
 
 import argparse
@@ -269,7 +269,7 @@ def rows_of(found: list[Point]) -> list[CalibrationPoint]:
 def main() -> None:
     """Print the tables; save the calibration points if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--method", default="bilinear")
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
@@ -294,7 +294,8 @@ def main() -> None:
             print(f"\nA forecast takes the processor time of {steps:.0f} training steps, the median.")
             print(f"It is 45 times below that of trainings of {45 * steps:.0f} steps and more.")
     if options.save:
-        options.save.write_text(json.dumps(save(rows_of(found)), indent=1) + "\n")
+        lines = ",\n".join(f" {json.dumps(row)}" for row in save(rows_of(found)))
+        options.save.write_text(f"[\n{lines}\n]\n")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from app.forecasting.stability import learning_rate_limit
 from app.forecasting.target import Target
 from app.forecasting.training import Training
 
+_LEAST_FAMILIES = 3
 _POINTS = Path(__file__).with_name("calibration_points.json")
 MOST_CLASSES = 200
 """More are not forecast: a simulated step goes with their number times that of the images."""
@@ -150,7 +151,10 @@ def answer(measured: MeasuredNetwork, question: Question) -> dict[str, Any]:
 
 
 def _calibration(training: Training, family: str) -> Calibration:
-    return Calibration.fit(_points(), loss=training.loss, without_family=family)
+    """Return what other families' trainings say; nothing where these are too few to speak for one more."""
+    points = [point for point in _points() if point.family != family and point.loss == training.loss]
+    known = len({point.family for point in points}) >= _LEAST_FAMILIES
+    return Calibration.fit(points if known else [], loss=training.loss)
 
 
 @cache

@@ -131,3 +131,31 @@ def test_a_training_too_long_to_simulate_is_refused():
     assert (refused.value.code, refused.value.param) == ("training_too_long", "recipe.max_steps")
     shorter = dataclasses.replace(asked.recipe, max_steps=100)
     assert answer(measured_network(), dataclasses.replace(asked, recipe=shorter))["training"]["steps"] == 100
+
+
+def test_forecasts_are_calibrated_by_at_least_three_other_families():
+    shipped = module._points()
+    assert {point.loss for point in shipped} == {"cross_entropy"}
+    families = sorted({point.family for point in shipped})
+    assert len(families) >= 4
+    for architecture in ("torchvision:densenet121", *(f"timm:{family}" for family in families)):
+        network = dataclasses.replace(measured_network(), architecture=architecture)
+        found = answer(network, ASKED)
+        assert found["confidence"] == 0.8
+        assert not {"not_calibrated", "interval_not_calibrated"} & set(found["warnings"])
+        low, high = found["interval"]
+        assert 1 < high / found["steps"] < 2.5
+        assert low < found["steps"]
+    squared = answer(measured_network(), dataclasses.replace(ASKED, recipe=dataclasses.replace(RECIPE, loss="squared")))
+    assert squared["confidence"] is None
+    assert "not_calibrated" in squared["warnings"]
+
+
+def test_two_other_families_are_too_few(monkeypatch):
+    shipped = module._points()
+    kept = sorted({point.family for point in shipped})[:3]
+    monkeypatch.setattr(module, "_points", lambda: [point for point in shipped if point.family in kept])
+    stranger = dataclasses.replace(measured_network(), architecture="timm:stranger")
+    assert answer(stranger, ASKED)["confidence"] == 0.8
+    own = dataclasses.replace(measured_network(), architecture=f"timm:{kept[0]}")
+    assert answer(own, ASKED)["confidence"] is None
