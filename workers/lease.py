@@ -3,6 +3,8 @@
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -28,8 +30,9 @@ _CHARGED = (EVALUATION, FINETUNE)
 class HeldLease:
     """A context in which a job is this worker's.
 
-    ``should_stop`` turns true when the lease was lost, the job was cancelled, the selection's budget is spent, or the
-    process is to end. Work that does not stop within ten seconds after a lost lease would hold the GPU for nothing: the
+    ``should_stop`` turns true when the selection's budget is spent or the process is to end, and raises ``LeaseLost``
+    once the job is another's or was cancelled: work that keeps its state for a successor when it is interrupted must
+    not do so then. Work that does not stop within ten seconds after a lost lease would hold the GPU for nothing: the
     process then exits, and the supervisor starts a fresh one.
 
     The time that an evaluation is held is charged to its selection; that of a fine-tune to itself, and to the selection
@@ -64,15 +67,21 @@ class HeldLease:
         self._thread.join()
         if self._lease.kind in _CHARGED:
             try:
-                with self._runtime.database.write() as session:
-                    self._charge(session)
+                with self._charging():
+                    pass
                 self._stop_others_if_spent()
             except SQLAlchemyError as unreachable:
                 log.warning("lease.charge_failed", job=self._lease.id, error=str(unreachable))
 
     def should_stop(self) -> bool:
-        """Tell whether the work must end; asked between batches."""
-        return self.lost.is_set() or self.over_budget.is_set() or self._runtime.stopping.is_set()
+        """Tell whether the work must end; asked between batches.
+
+        Raises:
+            LeaseLost: it must end, and nothing more of it is to be stored.
+        """
+        if self.lost.is_set():
+            raise LeaseLost(f"{self._lease.kind.name} {self._lease.id}")
+        return self.over_budget.is_set() or self._runtime.stopping.is_set()
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Note how far the work has come; users see it within a second."""
@@ -101,18 +110,23 @@ class HeldLease:
             renewed_at, reported = time.monotonic(), progress
 
     def _renew(self, progress: dict[str, object] | None) -> None:
-        with self._runtime.database.write() as session:
+        with self._charging() as session:
             leases.renew(session, self._lease, seconds=self._seconds, progress=progress)
-            if self._lease.kind in _CHARGED:
-                self._charge(session)
         self._stop_others_if_spent()
 
-    def _charge(self, session: Session) -> None:
-        """Add the time since the last charge to what the job has cost."""
+    @contextmanager
+    def _charging(self) -> Iterator[Session]:
+        """Yield a writing transaction that ends by charging the time since the last one that did not fail."""
         now = time.monotonic()
-        # A lease is renewed, and charged, before it runs out: time beyond it was slept through, not worked.
-        worked = min(now - self._charged_at, self._seconds)
+        with self._runtime.database.write() as session:
+            yield session
+            if self._lease.kind in _CHARGED:
+                # A lease is renewed, and charged, before it runs out: time beyond it was slept through, not worked.
+                self._charge(session, min(now - self._charged_at, self._seconds))
         self._charged_at = now
+
+    def _charge(self, session: Session, worked: float) -> None:
+        """Add seconds to what the job has cost."""
         if self._lease.kind is FINETUNE:
             proven = finetunes.charge(session, self._lease.id, worked)
             if proven is not None:

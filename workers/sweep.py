@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.bell import task_name
 from app.storage import leases
 from app.storage.leases import JOB_KINDS
+from app.storage.leftovers import Leftovers
 from app.storage.purge import purge_deleted
 from app.storage.repositories import datasets, idempotency, selections, workers
 from workers.runtime import Runtime
@@ -26,6 +27,7 @@ _TIDY_EVERY_SECONDS = 30.0
 def sweep_until_stopped(runtime: Runtime, celery: Celery) -> None:
     """Sweep every ``sweep_seconds`` until the process is to end; failures are logged and tried again."""
     seen_at = tidied_at = 0.0
+    leftovers = Leftovers(runtime.database, runtime.objects)
     supervisor = int(os.environ.get(SUPERVISOR_VARIABLE, os.getppid()))
     while not runtime.stopping.wait(runtime.settings.sweep_seconds):
         if os.getppid() != supervisor:
@@ -40,7 +42,7 @@ def sweep_until_stopped(runtime: Runtime, celery: Celery) -> None:
                     workers.seen(session, runtime.holder)
             if time.monotonic() - tidied_at > _TIDY_EVERY_SECONDS:
                 tidied_at = time.monotonic()
-                tidy(runtime)
+                tidy(runtime, leftovers)
         except (SQLAlchemyError, BrokerError, OSError) as error:
             log.warning("sweep.failed", error=str(error))
 
@@ -64,10 +66,12 @@ def ring(runtime: Runtime, celery: Celery) -> None:
         celery.send_task(task_name("settle"), args=[selection_id], retry=False, ignore_result=True)
 
 
-def tidy(runtime: Runtime) -> None:
+def tidy(runtime: Runtime, leftovers: Leftovers) -> None:
     """Remove what nobody needs any more."""
     with runtime.database.write() as session:
         datasets.mark_stale_uploads(session, older_than_seconds=runtime.settings.receive_timeout_seconds)
         idempotency.prune(session, hours=runtime.settings.idempotency_hours)
     purge_deleted(runtime.database, runtime.objects)
+    if deleted := leftovers.delete():
+        log.info("finetune.leftovers_deleted", objects=deleted)
     runtime.objects.discard_drafts(older_than_seconds=runtime.settings.receive_timeout_seconds)

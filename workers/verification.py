@@ -41,14 +41,16 @@ def sentence(first_id: str, finetune: Finetune) -> str:
     best = max(tested, key=lambda entry: (entry["test_accuracy"], entry["model"] == first_id))
     images = result["images"]["test"]
     first = next((entry for entry in tested if entry["model"] == first_id), None)
+    if first is None:
+        was_given_up = any(entry["model"] == first_id and entry["verdict"] == "given_up" for entry in result["models"])
+        what = "gave the first one up on the way" if was_given_up else "says nothing of the first one"
+        return f"Fine-tuning {what}; {_told(best)} of {images} unseen images right."
     if len(tested) == 1:
         return f"Fine-tuned for real, {_told(best)} of {images} unseen images right."
     if best["model"] == first_id:
         second = max((entry for entry in tested if entry is not best), key=lambda entry: entry["test_accuracy"])
         agreed = "agrees" if _differ(best, second) else "does not contradict"
         return f"Fine-tuning {agreed}: {_told(best)} of {images} unseen images right, {_told(second)}."
-    if first is None:
-        return f"Fine-tuning gave the first one up on the way; {_told(best)} of {images} unseen images right."
     if _differ(best, first):
         return f"Fine-tuning disagrees: {_told(best)} of {images} unseen images right, {_told(first)}."
     return f"Fine-tuning cannot tell them apart: {_told(best)} of {images} unseen images right, {_told(first)}."

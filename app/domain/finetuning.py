@@ -35,7 +35,8 @@ class Recipe:
         loss: ``cross_entropy``, or ``squared``: half the squared distance of the outputs from the one-hot label.
         batch_norm: ``frozen``: statistics of the pretraining, scale and shift are trained; ``live``: of each batch.
         augmentation: ``flip``: every image is mirrored in half of the epochs.
-        seed: of the order of the images and of the augmentation.
+        seed: of the order of the images and of the augmentation; which images train, validate and test does not
+            depend on it.
     """
 
     learning_rates: tuple[float, ...] = (0.01, 0.005, 0.001)

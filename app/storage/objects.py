@@ -4,6 +4,7 @@ uploads/{dataset id}                          an archive as it was uploaded
 datasets/{digest}.parquet                     the canonical images of a data set
 extractions/{digest}/{model}/{version}        features and logits of one model on one data set
 scores/{digest}/{model}/{version}             scores and per-image outcomes made from them
+finetunes/{digest}/{fine-tune}/{model}.zip    tuned weights; beside them, while a model is trained, {model}.checkpoint
 reports/{dataset id}.json                     what became of each file that is not part of the data set
 drafts/                                       a local store's files that are still being written
 """
@@ -94,11 +95,12 @@ class Objects:
             except FileNotFoundError:
                 continue  # somebody else is deleting the same: look what is left
 
-    def keys(self) -> list[str]:
-        """List every key, for audits and tests."""
-        if not self._files.exists(self._root):
+    def keys(self, folder: str = "") -> list[str]:
+        """List every key, or those below a folder."""
+        top = self._path(folder).rstrip("/")
+        if not self._files.exists(top):
             return []
-        keys = (path.removeprefix(self._root).lstrip("/") for path in self._files.find(self._root))
+        keys = (path.removeprefix(self._root).lstrip("/") for path in self._files.find(top))
         return sorted(key for key in keys if not key.startswith(f"{_DRAFTS}/"))
 
     def discard_drafts(self, *, older_than_seconds: float) -> None:

@@ -47,6 +47,12 @@ class TestObjects:
         assert store.keys() == ["folder/one", "folder/two", "three"]
         assert [read(store, key) for key in ("folder/one", "folder/two", "three")] == [b"1", b"2", b"3"]
 
+    def test_the_keys_of_a_folder_are_listed(self, store: Objects) -> None:
+        assert store.keys("folder") == []
+        for key in ("folder/one", "folder/below/two", "folders/three", "four"):
+            write(store, key)
+        assert store.keys("folder") == ["folder/below/two", "folder/one"]
+
     def test_writing_again_replaces_the_object(self, store: Objects) -> None:
         write(store, "one", b"long content")
         write(store, "one", b"short")

@@ -1,4 +1,7 @@
-"""A worker is killed with SIGKILL while it trains; its successor goes on from the checkpoint, to the same end."""
+"""A worker is killed with SIGKILL while it trains.
+
+Its successor goes on from the checkpoint, to the same end; if the fine-tune was cancelled meanwhile, nothing stays.
+"""
 
 import os
 import signal
@@ -17,12 +20,7 @@ STEPS = 2 * 10 * 9
 
 
 def test_a_fine_tune_goes_on_where_a_killed_worker_was(tmp_path: Path) -> None:
-    environment = {
-        "FORETUNE_ZOO_MANIFEST": str(tiny_zoo(tmp_path)),
-        "FORETUNE_THREADS": "1",
-        "FORETUNE_CHECKPOINT_SECONDS": "0.5",
-    }
-    with running_service(tmp_path / "home", **environment) as service, service.client() as client:
+    with running_service(tmp_path / "home", **environment(tmp_path)) as service, service.client() as client:
         wait_for_zoo(client)
         dataset = upload(client)
         finetune = start(client, dataset)
@@ -40,6 +38,28 @@ def test_a_fine_tune_goes_on_where_a_killed_worker_was(tmp_path: Path) -> None:
             assert resumed["models"][0][name] == undisturbed["models"][0][name], "the same bits"
         kept = Objects((service.home / "objects").as_uri()).keys()
         assert not [key for key in kept if key.endswith(".checkpoint")]
+
+
+def test_nobody_holds_it_when_it_is_cancelled(tmp_path: Path) -> None:
+    with running_service(tmp_path / "home", **environment(tmp_path)) as service, service.client() as client:
+        wait_for_zoo(client)
+        finetune = start(client, upload(client))
+        objects = Objects((service.home / "objects").as_uri())
+        wait_for(lambda: objects.keys("finetunes"), 120)
+        (worker,) = service.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        client.post(f"/v1/finetunes/{finetune}/cancel").raise_for_status()
+        assert ended(client, finetune)["status"] == "cancelled"
+        assert [key.endswith(".checkpoint") for key in objects.keys("finetunes")] == [True]
+        wait_for(lambda: not objects.keys("finetunes"), 90)
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {
+        "FORETUNE_ZOO_MANIFEST": str(tiny_zoo(tmp_path)),
+        "FORETUNE_THREADS": "1",
+        "FORETUNE_CHECKPOINT_SECONDS": "0.5",
+    }
 
 
 def start(client: httpx.Client, dataset: str) -> str:

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,11 @@ RECIPE = {"epochs": 3, "learning_rates": [0.02, 0.002], "batch_size": 32}
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     folder = tmp_path_factory.mktemp("service")
-    environment = {"FORETUNE_ZOO_MANIFEST": str(tiny_zoo(folder)), "FORETUNE_THREADS": "1"}
+    environment = {
+        "FORETUNE_ZOO_MANIFEST": str(tiny_zoo(folder)),
+        "FORETUNE_THREADS": "1",
+        "FORETUNE_CHECKPOINT_SECONDS": "0.2",
+    }
     with running_service(folder / "home", **environment) as running:
         yield running
 
@@ -176,13 +181,19 @@ def test_a_cancelled_fine_tune_stops_and_leaves_nothing(
     client: httpx.Client, service: RunningService, dataset: str
 ) -> None:
     finetune = start(client, dataset, ["test_vit"], recipe={"epochs": 500})
-    wait_for(lambda: (client.get(f"/v1/finetunes/{finetune}").json()["progress"] or {}).get("done", 0) > 1, 120)
+    wait_for(lambda: [key for key in stored(service) if key.endswith(".checkpoint") and finetune in key], 120)
     refused = client.delete(f"/v1/datasets/{dataset}")
     assert (refused.status_code, refused.json()["code"]) == (409, "dataset_in_use")
     assert client.post(f"/v1/finetunes/{finetune}/cancel").json()["status"] == "cancelled"
     assert client.post(f"/v1/finetunes/{finetune}/cancel").json()["status"] == "cancelled"
-    wait_for(lambda: not [key for key in stored(service) if finetune in key])
-    wait_for(lambda: client.get(f"/v1/finetunes/{finetune}").json()["worker_seconds"] > 0)
+
+    def has_stopped() -> bool:
+        before = client.get(f"/v1/finetunes/{finetune}").json()["worker_seconds"]
+        time.sleep(2)
+        return bool(client.get(f"/v1/finetunes/{finetune}").json()["worker_seconds"] == before > 0)
+
+    wait_for(has_stopped)
+    assert not [key for key in stored(service) if finetune in key]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ def proof(*accuracies: float | None, images: int = 400) -> Finetune:
         {
             "model": f"m{number}",
             "name": f"model {number}",
+            "verdict": "given_up" if accuracy is None else "trained",
             "test_accuracy": accuracy,
             "interval": None if accuracy is None else wilson_interval(accuracy * images, images, 0.9),
         }
@@ -33,12 +34,20 @@ def proof(*accuracies: float | None, images: int = 400) -> Finetune:
         ((0.9,), "Fine-tuned for real, model 1 gets 90.0% of 400 unseen images right."),
         ((0.9, None), "Fine-tuned for real, model 1 gets 90.0%"),
         ((None, 0.9, 0.8), "Fine-tuning gave the first one up on the way; model 2 gets 90.0%"),
+        ((None, 0.9), "Fine-tuning gave the first one up on the way; model 2 gets 90.0% of 400 unseen images right."),
         ((None, None), "Fine-tuning proves nothing: no model was trained to the end."),
         ((), "Fine-tuning proves nothing"),
     ],
 )
 def test_what_is_said(accuracies: tuple[float | None, ...], said: str) -> None:
     assert sentence("m1", proof(*accuracies)).startswith(said)
+
+
+def test_a_first_one_that_failed_was_not_given_up() -> None:
+    found = proof(None, 0.9)
+    assert found.result is not None
+    found.result["models"][0]["verdict"] = "failed"
+    assert sentence("m1", found).startswith("Fine-tuning says nothing of the first one; model 2 gets 90.0%")
 
 
 def test_few_images_tell_less() -> None:

@@ -1,25 +1,21 @@
-"""One model of a fine-tune: its network and pixels, loaded once, trained as far as it is asked for.
+"""One model of a fine-tune, trained as far as it is asked for."""
 
-N images of the data set
-"""
-
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
+from app.domain.errors import EvaluationFailed
 from app.domain.finetuning import Recipe
 from app.domain.model_spec import ModelSpec
-from app.ingest.shard import iter_images
-from workers.finetune.export import Export, export_zip
+from workers.extract.memory import is_out_of_memory
+from workers.finetune.data import Data, SharedPixels
+from workers.finetune.export import Export, write_export
 from workers.finetune.halving import Entrant, Standing
-from workers.finetune.pixels import PixelStore
 from workers.finetune.recording import WATCHED_TRAINING_IMAGES
-from workers.finetune.split import Split
 from workers.finetune.step_time import StepTime, measure_step
 from workers.finetune.stored_checkpoint import StoredCheckpoint
 from workers.finetune.tuning import LEVEL, Images, Tuned, Watch, tune
@@ -30,23 +26,6 @@ from workers.zoo.network import Network
 _FORWARD = 1 / 3  # of a training step
 
 
-@dataclass(frozen=True, eq=False)
-class Data:
-    """What is trained on: the canonical file, its labels (N) and class names, and who trains, chooses and tests."""
-
-    name: str
-    shard: Path
-    labels_N: NDArray[np.int64]
-    class_names: list[str]
-    split: Split
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of images of each part of the split."""
-        parts = self.split
-        return {"train": len(parts.train_T), "validation": len(parts.validation_V), "test": len(parts.test_S)}
-
-
 class Contestant:
     """A model that is trained rung by rung."""
 
@@ -54,6 +33,7 @@ class Contestant:
         self,
         runtime: Runtime,
         data: Data,
+        pixels: SharedPixels,
         spec: ModelSpec,
         checkpoint: str,
         report: Callable[[str, int, int], None],
@@ -64,15 +44,16 @@ class Contestant:
         Args:
             runtime: of this worker.
             data: what to train on.
+            pixels: of the data.
             spec: of the model.
             checkpoint: the object from which another worker would go on.
             report: told of the stage, what is done and of how much.
             should_stop: asked between steps.
         """
-        self._runtime, self._data, self._spec = runtime, data, spec
+        self._runtime, self._data, self._pixels, self._spec = runtime, data, pixels, spec
         self._checkpoint = StoredCheckpoint(runtime.objects, checkpoint, runtime.workspace, spec.digest)
         self._report, self._should_stop = report, should_stop
-        self._loaded: tuple[Network, Images] | None = None
+        self._network: Network | None = None
         self.step_time: StepTime | None = None
 
     def entrant(self, name: str, recipe: Recipe) -> Entrant:
@@ -81,28 +62,64 @@ class Contestant:
         Raises:
             Interrupted: ``should_stop`` said so.
             EvaluationFailed: ``out_of_memory``.
+            ModelRejected: the model cannot be loaded, as ``load_on`` says.
         """
-        network, images = self._load()
-        self._report("timing", 0, 0)
-        self.step_time = measure_step(network, images.num_classes, recipe, should_stop=self._should_stop)
+        with _telling_out_of_memory(self._runtime.device):
+            started = time.monotonic()
+            network = self._load()
+            loaded = time.monotonic() - started
+            images = self._images(network)
+            self._report("timing", 0, 0)
+            self.step_time = measure_step(network, images.num_classes, recipe, should_stop=self._should_stop)
         counts = self._data.counts
         looked_at = min(counts["train"], WATCHED_TRAINING_IMAGES) + counts["validation"]
         seconds = self.step_time.seconds
+        an_image = seconds * _FORWARD / recipe.batch_size
         return Entrant(
             name=name,
             step_seconds=seconds * (1 + _FORWARD * looked_at / counts["train"]),
-            rung_seconds=seconds * _FORWARD * (looked_at + counts["test"]) / recipe.batch_size,
+            look_seconds=an_image * looked_at,
+            rung_seconds=an_image * counts["test"],
+            load_seconds=loaded + self._pixels.seconds,
             trials=len(recipe.learning_rates),
         )
 
-    def train(self, recipe: Recipe, *, trial_steps: int, until: int) -> Tuned:
-        """Train on, each learning rate ``trial_steps`` steps and the best ``until``; with the last step comes the test.
+    def train(self, recipe: Recipe, *, trial_steps: int, until: int, test: bool) -> Tuned:
+        """Train on, each learning rate ``trial_steps`` steps and the best ``until``, where it pauses or is tested.
 
         Raises:
             Interrupted: ``should_stop`` said so; a checkpoint was stored.
             EvaluationFailed: ``out_of_memory``.
+            ModelRejected: the model cannot be loaded, as ``load_on`` says.
         """
-        network, images = self._load()
+        with _telling_out_of_memory(self._runtime.device):
+            return self._train(recipe, trial_steps, until, test)
+
+    def keep(self, tuned: Tuned, recipe: Recipe, name: str) -> None:
+        """Store the tuned weights with their card and a script.
+
+        Raises:
+            EvaluationFailed: ``out_of_memory``.
+        """
+        data = self._data
+        with _telling_out_of_memory(self._runtime.device):
+            network = self._load()
+            export = Export(self._spec, data.name, data.class_names, data.counts, recipe, tuned)
+            with self._runtime.objects.create(name) as file:
+                write_export(export, base=network, file=file)
+
+    def unload(self) -> None:
+        """Let the network go, until it is asked for again."""
+        self._network = None
+
+    def drop(self) -> None:
+        """Delete the checkpoint, and let the network go."""
+        self._checkpoint.remove()
+        self.unload()
+
+    def _train(self, recipe: Recipe, trial_steps: int, until: int, test: bool) -> Tuned:
+        network = self._load()
+        images = self._images(network)
         steps = recipe.steps(len(images.split.train_T))
         watch = Watch(
             on_progress=lambda done, total: self._report("training", done, total),
@@ -112,31 +129,33 @@ class Contestant:
         )
         # Half a step less: rounding up must not make one more of it.
         share = min(1.0, (trial_steps - 0.5) / steps) if trial_steps < steps else 1.0
-        return tune(network, images, recipe, trial_share=share, until=until, watch=watch)
+        return tune(network, images, recipe, trial_share=share, until=until, test=test, watch=watch)
 
-    def keep(self, tuned: Tuned, recipe: Recipe, name: str) -> None:
-        """Store the tuned weights with their card and a script."""
-        network, _ = self._load()
-        data = self._data
-        export = Export(self._spec, data.name, data.class_names, data.counts, recipe, tuned)
-        with self._runtime.objects.create(name) as file:
-            file.write(export_zip(export, base=network))
-
-    def drop(self) -> None:
-        """Delete the checkpoint, and let network and pixels go."""
-        self._checkpoint.remove()
-        self._loaded = None
-
-    def _load(self) -> tuple[Network, Images]:
-        if self._loaded is None:
-            runtime, data = self._runtime, self._data
+    def _load(self) -> Network:
+        if self._network is None:
             self._report("loading", 0, 0)
-            network = load_on(runtime, self._spec)
-            self._report("decoding", 0, 0)
-            rows_N, pin = np.arange(len(data.labels_N)), runtime.device.type == "cuda"
-            store = PixelStore(network.preprocess, partial(iter_images, data.shard), rows_N, pin=pin)
-            self._loaded = network, Images(store, data.labels_N, len(data.class_names), data.split)
-        return self._loaded
+            self._network = load_on(self._runtime, self._spec)
+        return self._network
+
+    def _images(self, network: Network) -> Images:
+        data = self._data
+        self._report("decoding", 0, 0)
+        return Images(self._pixels.of(network.preprocess), data.labels_N, len(data.class_names), data.split)
+
+
+@contextmanager
+def _telling_out_of_memory(device: torch.device) -> Iterator[None]:
+    """Tell users that memory ran out, wherever it did: in a copy of the network, its momentum, its export."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise EvaluationFailed(
+            "out_of_memory",
+            f"a training of the model does not fit into memory ({device})",
+            hint="Use a worker with more memory, or a smaller model.",
+        ) from error
 
 
 def standing(tuned: Tuned) -> Standing:

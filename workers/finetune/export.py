@@ -3,12 +3,12 @@
 D features, C classes
 """
 
-import io
 import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from safetensors.torch import save
 from torch import Tensor
@@ -38,19 +38,21 @@ class Export:
     tuned: Tuned
 
 
-def export_files(export: Export, *, base: Network | None = None) -> dict[str, bytes]:
-    """Return the files by name: weights.safetensors, README.md, finetune.py and, with ``base``, base.safetensors.
+def write_export(export: Export, file: IO[bytes], *, base: Network | None = None) -> None:
+    """Write an archive of weights.safetensors, README.md, finetune.py and, with ``base``, base.safetensors.
 
-    The weights have the names of the plain timm or torchvision network, whose class names lie in the metadata.
+    The weights have the names of the plain timm or torchvision network, whose class names lie in the metadata. The same
+    content gives the same bytes. Besides the network, one file of the archive is in memory at a time.
 
     Args:
         export: its outcome has weights.
+        file: open for writing; it need not be seekable.
         base: the network before the tuning, from which the script then starts; without it, from the tuned weights.
 
     Raises:
-        EvaluationFailed: ``nothing_to_export`` where the training diverged.
+        EvaluationFailed: ``nothing_to_export`` where the training diverged; nothing was written.
     """
-    spec, tuned = export.spec, export.tuned
+    spec, tuned, recipe = export.spec, export.tuned, export.recipe
     if tuned.weights is None or tuned.learning_rate is None or spec.preprocessing is None:
         raise EvaluationFailed(
             "nothing_to_export",
@@ -58,25 +60,17 @@ def export_files(export: Export, *, base: Network | None = None) -> dict[str, by
             hint="Train with smaller learning rates.",
         )
     metadata = {"classes": json.dumps(list(export.class_names))}
-    files = {
-        "weights.safetensors": save(_contiguous(plain_state(spec, tuned.weights)), metadata),
-        "README.md": model_card(
-            spec, export.dataset_name, export.class_names, export.images, export.recipe, tuned
-        ).encode(),
-        "finetune.py": finetune_script(spec, export.recipe, tuned.learning_rate).encode(),
-    }
-    if base is not None:
-        files["base.safetensors"] = save(_contiguous(base_state(spec, base.trunk)))
-    return files
+    card = model_card(spec, export.dataset_name, export.class_names, export.images, recipe, tuned)
+    with zipfile.ZipFile(file, "w") as archive:
+        _add(archive, "weights.safetensors", save(_contiguous(plain_state(spec, tuned.weights)), metadata))
+        _add(archive, "README.md", card)
+        _add(archive, "finetune.py", finetune_script(spec, recipe, tuned.learning_rate))
+        if base is not None:
+            _add(archive, "base.safetensors", save(_contiguous(base_state(spec, base.trunk))))
 
 
-def export_zip(export: Export, *, base: Network | None = None) -> bytes:
-    """Return ``export_files`` as an archive; the same content, the same bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in export_files(export, base=base).items():
-            archive.writestr(zipfile.ZipInfo(name, _TIMESTAMP), data)
-    return buffer.getvalue()
+def _add(archive: zipfile.ZipFile, name: str, content: bytes | str) -> None:
+    archive.writestr(zipfile.ZipInfo(name, _TIMESTAMP), content)
 
 
 def finetune_script(spec: ModelSpec, recipe: Recipe, learning_rate: float) -> str:

@@ -16,15 +16,32 @@ FACTOR = 3
 
 @dataclass(frozen=True)
 class Entrant:
-    """A model with what its training costs: seconds of a step, and of what each rung needs besides steps.
+    """A model with what its training costs.
 
-    In the first rung it is trained ``trials`` times, once with each learning rate; the best goes on.
+    In the first rung it is trained ``trials`` times, once with each learning rate; the best goes on. A trial is looked
+    at before its first step and after its last, and what goes on after the last of each rung.
+
+    Attributes:
+        name: of the model.
+        step_seconds: of a step.
+        look_seconds: of an evaluation between steps.
+        rung_seconds: what each rung needs besides, such as the test.
+        load_seconds: until network and images are there; of several models only one is loaded at a time, so that each
+            rung loads them anew.
+        trials: number of learning rates.
     """
 
     name: str
     step_seconds: float
+    look_seconds: float = 0.0
     rung_seconds: float = 0.0
+    load_seconds: float = 0.0
     trials: int = 1
+
+    @property
+    def costs(self) -> tuple[float, float, float, float]:
+        """All seconds that are stated."""
+        return self.step_seconds, self.look_seconds, self.rung_seconds, self.load_seconds
 
 
 @dataclass(frozen=True)
@@ -45,10 +62,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a model did on the validation split at the end of a rung; None where its training diverged."""
+    """How a training did on the validation split; None where it diverged."""
 
     accuracy: float | None
     loss: float | None
+
+    @property
+    def order(self) -> tuple[bool, float, float]:
+        """Sorts the best first: the highest accuracy, then the lowest loss; what diverged comes last."""
+        if self.accuracy is None or self.loss is None:
+            return True, 0.0, 0.0
+        return False, -self.accuracy, self.loss
 
 
 def plan_halving(
@@ -78,7 +102,7 @@ def plan_halving(
             the message says which budget would do.
         ValueError: an argument is out of range.
     """
-    costs = [cost for entrant in entrants for cost in (entrant.step_seconds, entrant.rung_seconds)]
+    costs = [cost for entrant in entrants for cost in entrant.costs]
     if any(entrant.trials < 1 for entrant in entrants):
         raise ValueError("every model is tried with at least one learning rate")
     if not costs or not all(math.isfinite(cost) and cost >= 0 for cost in costs):
@@ -106,15 +130,8 @@ def plan_halving(
 
 
 def survivors(standings: Mapping[str, Standing], models: int) -> list[str]:
-    """Return the ``models`` best: highest accuracy, then lowest loss, then name; one that diverged comes last."""
-
-    def key(name: str) -> tuple[bool, float, float, str]:
-        accuracy, loss = standings[name].accuracy, standings[name].loss
-        if accuracy is None or loss is None:
-            return True, 0.0, 0.0, name
-        return False, -accuracy, loss, name
-
-    return sorted(standings, key=key)[:models]
+    """Return the names of the ``models`` best; of equals, the first by name."""
+    return sorted(standings, key=lambda name: (standings[name].order, name))[:models]
 
 
 def _plan(entrants: Sequence[Entrant], first: int, full_steps: int, factor: int) -> Plan:
@@ -125,13 +142,17 @@ def _plan(entrants: Sequence[Entrant], first: int, full_steps: int, factor: int)
         rungs.append(Rung(min(full_steps, previous.steps * factor), math.ceil(previous.models / factor)))
     seconds, done = 0.0, 0
     for rung in rungs:
-        costs = sorted(
-            entrant.rung_seconds + (rung.steps - done) * entrant.step_seconds * (1 if done else entrant.trials)
-            for entrant in entrants
-        )
+        costs = sorted(_cost(entrant, done, rung.steps, loads=len(entrants) > 1) for entrant in entrants)
         seconds += sum(costs[len(costs) - rung.models :])
         done = rung.steps
     return Plan(tuple(rungs), seconds)
+
+
+def _cost(entrant: Entrant, done: int, steps: int, *, loads: bool) -> float:
+    """Return the seconds of the rung in which a model goes on from ``done`` to ``steps`` steps."""
+    once = entrant.rung_seconds + (entrant.load_seconds if loads else 0.0)
+    trained = (steps - done) * entrant.step_seconds + entrant.look_seconds
+    return once + trained if done else once + entrant.trials * (trained + entrant.look_seconds)
 
 
 def _up(seconds: float) -> str:

@@ -60,7 +60,9 @@ def model_card(
         f"- Stochastic gradient descent, {'Nesterov ' if recipe.nesterov else ''}momentum {recipe.momentum:g}, weight "
         f"decay {recipe.weight_decay:g}, batches of {recipe.batch_size}",
         f"- Learning rate {_rate(tuned.learning_rate)}, chosen on the validation images; tried: {tried}",
-        f"- {recipe.epochs} epochs" + ("" if recipe.max_steps is None else f", at most {recipe.max_steps} steps"),
+        f"- {recipe.epochs} epochs"
+        + ("" if recipe.max_steps is None else f", at most {recipe.max_steps} steps")
+        + _ended_early(tuned, recipe.steps(images["train"])),
         "- Schedule: "
         + (
             "constant"
@@ -93,6 +95,11 @@ def _accuracy(tuned: Tuned) -> str:
         f"{accuracy:.1%} of {len(tuned.correct_S)} test images, which training and the choice of the learning rate "
         f"have not seen ({LEVEL:.0%} interval: {interval[0]:.1%} to {interval[1]:.1%})."
     )
+
+
+def _ended_early(tuned: Tuned, steps: int) -> str:
+    done = tuned.curves.points[-1].step if tuned.curves and tuned.curves.points else steps
+    return "" if done == steps else f"; of {steps} steps {done} were taken, when the budget was spent"
 
 
 def _validation(accuracy: float | None) -> str:

@@ -55,7 +55,8 @@ def train_recorded(
         training: at any step.
         watched: what is evaluated and when.
         until: the number of steps after which to return; all of them without it.
-        should_stop: asked before each step and between the batches of an evaluation.
+        should_stop: asked before each step and between the batches of an evaluation; what it raises is passed on, and
+            nothing is saved.
         on_step: called after each step with the number of steps done.
         save: is given the state, every ``save_every`` seconds and before an interruption.
         save_every: seconds.

@@ -14,6 +14,9 @@ from app.domain.errors import EvaluationFailed
 HELD_OUT = 0.2
 """Share of each class that is held out for the test, and of what is left, for the validation."""
 
+SEED = 0
+"""Of every split that is made, whatever the seed of a recipe: so that all accuracies are of the same test images."""
+
 _Rows = NDArray[np.intp]
 
 
@@ -37,7 +40,7 @@ def split_images(
     *,
     split_names: Sequence[str] | None = None,
     units_N: NDArray[np.int64] | None = None,
-    seed: int = 0,
+    seed: int = SEED,
 ) -> Split:
     """Split a data set for training, validation and test, every class by itself; the same seed, the same split.
 

@@ -1,4 +1,4 @@
-"""A checkpoint that any worker can go on from: kept in the object store, with a copy at hand."""
+"""A checkpoint that any worker can go on from: kept in the object store."""
 
 import shutil
 from pathlib import Path
@@ -17,7 +17,7 @@ class StoredCheckpoint(Checkpoint):
         Args:
             objects: the store.
             name: of the object.
-            folder: that exists, for the copy.
+            folder: that exists, for a file while it is written or read.
             key: of the work, as of ``Checkpoint``.
         """
         super().__init__(folder / Path(name).name, key)
@@ -26,9 +26,12 @@ class StoredCheckpoint(Checkpoint):
 
     def save(self, state: TrainingState) -> None:
         """Write ``state``; when this returns, it is in the store."""
-        super().save(state)
-        with self.path.open("rb") as file, self._objects.create(self._name) as target:
-            shutil.copyfileobj(file, target)
+        try:
+            super().save(state)
+            with self.path.open("rb") as file, self._objects.create(self._name) as target:
+                shutil.copyfileobj(file, target)
+        finally:
+            super().remove()
 
     def load(self) -> TrainingState | None:
         """Return the last state that any worker saved; None where there is none.
@@ -39,11 +42,12 @@ class StoredCheckpoint(Checkpoint):
         try:
             with self._objects.open(self._name) as source, self.path.open("wb") as file:
                 shutil.copyfileobj(source, file)
+            return super().load()
         except FileNotFoundError:
             return None
-        return super().load()
+        finally:
+            super().remove()
 
     def remove(self) -> None:
-        """Delete the object and its copy."""
-        super().remove()
+        """Delete the object."""
         self._objects.delete(self._name)

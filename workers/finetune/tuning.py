@@ -18,9 +18,10 @@ from app.domain.ranking import wilson_interval
 from workers.finetune.checkpoint import Checkpoint
 from workers.finetune.curves import Curves
 from workers.finetune.evaluation import evaluate
+from workers.finetune.halving import Standing
 from workers.finetune.pixels import PixelStore
 from workers.finetune.recording import Watched, train_recorded, watched_training_images
-from workers.finetune.split import Split
+from workers.finetune.split import SEED, Split
 from workers.finetune.training import Training, TrainingState, below
 from workers.finetune.tuned_network import TunedNetwork
 from workers.zoo.network import Network
@@ -41,6 +42,11 @@ class Trial:
     steps: int
     validation_loss: float | None
     validation_accuracy: float | None
+
+    @property
+    def order(self) -> tuple[tuple[bool, float, float], float]:
+        """Sorts the best first; of equals, the smallest rate."""
+        return Standing(self.validation_accuracy, self.validation_loss).order, self.learning_rate
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +129,7 @@ def tune(
     *,
     trial_share: float = 1.0,
     until: int | None = None,
+    test: bool = False,
     watch: Watch | None = None,
 ) -> Tuned:
     """Train with every candidate rate and test the one that is best on the validation split.
@@ -138,6 +145,7 @@ def tune(
         trial_share: share of the steps each rate is tried for; only the best then goes on to the last step.
         until: pause when the best rate has done so many steps, without a test; a call with a larger number goes on from
             the checkpoint.
+        test: end at ``until`` with a test instead of a pause.
         watch: what the caller hears and says.
 
     Raises:
@@ -146,7 +154,7 @@ def tune(
     """
     if not 0 < trial_share <= 1:
         raise ValueError(f"trial_share must be above 0 and at most 1, got {trial_share}")
-    return _Tuning(network, images, recipe, trial_share, watch or Watch()).run(until)
+    return _Tuning(network, images, recipe, trial_share, watch or Watch()).run(until, test=test)
 
 
 def tune_seeds(
@@ -188,13 +196,13 @@ class _Tuning:
         split = images.split
         self.steps = recipe.steps(len(split.train_T))
         self.trial_steps = max(1, math.ceil(trial_share * self.steps))
-        shown_W = watched_training_images(split.train_T, recipe.seed)
+        shown_W = watched_training_images(split.train_T, SEED)
         self.watched = Watched(images.store, images.labels_N, shown_W, split.validation_V, watch.every)
         self.trials: list[Trial] = []
         self.best: TrainingState | None = None
         self.under_way: TrainingState | None = None
 
-    def run(self, until: int | None) -> Tuned:
+    def run(self, until: int | None, *, test: bool) -> Tuned:
         until = self.steps if until is None else min(until, self.steps)
         self._load()
         rates = self.recipe.learning_rates
@@ -203,14 +211,14 @@ class _Tuning:
             self.under_way = None
             self._train(training, min(self.trial_steps, until), number * self.trial_steps)
             trial = _trial(training)
-            if trial.verdict != "diverged" and all(_key(trial) < _key(other) for other in self.trials):
+            if trial.verdict != "diverged" and all(trial.order < other.order for other in self.trials):
                 self.best = training.state()
             self.trials.append(trial)
         if self.best is None:
             return Tuned("diverged", self.recipe.seed, tuple(self.trials), None, None, None, None, None)
         training = self._start(self.best.progress["learning_rate"], self.under_way or self.best)
         self._train(training, until, (len(rates) - 1) * self.trial_steps)
-        return self._tested(training) if until == self.steps else self._paused(training)
+        return self._tested(training) if test or until == self.steps else self._paused(training)
 
     def _paused(self, training: Training) -> Tuned:
         if self.watch.checkpoint is not None:
@@ -297,10 +305,3 @@ def _verdict(training: Training) -> Verdict:
     if training.verdict == "diverged":
         return "diverged"
     return "trained" if points[-1].train_loss < points[0].train_loss else "stuck"
-
-
-def _key(trial: Trial) -> tuple[float, float, float]:
-    """Order trials, the best first."""
-    if trial.validation_accuracy is None or trial.validation_loss is None:
-        return math.inf, math.inf, trial.learning_rate
-    return -trial.validation_accuracy, trial.validation_loss, trial.learning_rate

@@ -100,6 +100,17 @@ class Finetunes:
         return finetune
 
 
+def kept_objects(session: Session, finetune_ids: Sequence[str]) -> dict[str, set[str]]:
+    """Return the objects that results name, for those of these fine-tunes that have ended: they name no other later."""
+    query = select(Finetune.id, Finetune.result).where(
+        Finetune.id.in_(finetune_ids), Finetune.state.in_(FINETUNE_TERMINAL)
+    )
+    return {
+        finetune_id: {entry.get("object") for entry in (result or {}).get("models", [])} - {None}
+        for finetune_id, result in session.execute(query)
+    }
+
+
 def proof_of(session: Session, selection_id: str) -> Finetune | None:
     """Return the fine-tune of a selection's first models, if one was begun."""
     return session.scalar(select(Finetune).where(Finetune.selection_id == selection_id))

@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +23,10 @@ from app.domain.errors import EvaluationFailed
 from app.domain.finetuning import Recipe
 from app.domain.model_spec import Head, ModelSpec, Preprocessing, Pretraining
 from app.ingest.colour import to_rgb
+from app.storage.objects import Objects
 from tests.fixtures.weights import file_source, packaged, weights_cache
 from tests.workers.finetune.conftest import SIDE, pictures, store_of
-from workers.finetune.export import Export, export_files, export_zip
+from workers.finetune.export import Export, write_export
 from workers.finetune.training import Training
 from workers.finetune.tuned_network import TunedNetwork
 from workers.finetune.tuning import Images, Tuned, tune
@@ -47,9 +49,15 @@ def loaded_script(folder: Path) -> ModuleType:
     return module
 
 
-def written(files: dict[str, bytes], folder: Path) -> Path:
-    for name, data in files.items():
-        (folder / name).write_bytes(data)
+def archive_of(export: Export, *, base: Network | None = None) -> io.BytesIO:
+    file = io.BytesIO()
+    write_export(export, file, base=base)
+    return file
+
+
+def unpacked(export: Export, folder: Path, *, base: Network | None = None) -> Path:
+    with zipfile.ZipFile(archive_of(export, base=base)) as archive:
+        archive.extractall(folder)
     return folder
 
 
@@ -140,7 +148,7 @@ def test_exported_weights_give_the_same_logits(
         network = load_network(spec, cached_weights(spec.source, cache))
     tuned = somehow_tuned(network)
     assert tuned.weights is not None
-    script = loaded_script(written(export_files(export_of(spec, tuned), base=network), tmp_path))
+    script = loaded_script(unpacked(export_of(spec, tuned), tmp_path, base=network))
     exported = load_file(tmp_path / "weights.safetensors")
     expected = logits_of(network, tuned.weights)
     found = logits_of_script(script, exported, tmp_path)
@@ -167,8 +175,7 @@ def test_the_script_runs_by_itself(
     home, data, elsewhere = tmp_path / "home", tmp_path / "data", tmp_path / "elsewhere"
     for folder in (home, elsewhere, data / "left", data / "right"):
         folder.mkdir(parents=True)
-    with zipfile.ZipFile(io.BytesIO(export_zip(export_of(spec, tuned)))) as archive:
-        archive.extractall(home)
+    unpacked(export_of(spec, tuned), home)
     for number, picture in enumerate(PICTURES):
         picture.save(data / ("left", "right")[number % 2] / f"{number}.png")
     # Isolated: it finds neither this product nor the current folder.
@@ -204,7 +211,7 @@ def test_the_script_trains_as_this_product_does(
     recipe = Recipe(learning_rates=(0.01,), batch_size=12, epochs=6)
     tuned = somehow_tuned(network)
     export = replace(export_of(spec, tuned), recipe=recipe)
-    script = loaded_script(written(export_files(export, base=network), tmp_path))
+    script = loaded_script(unpacked(export, tmp_path, base=network))
     for number, (image, label) in enumerate(zip(images, labels_N, strict=True)):
         folder = tmp_path / "data" / str(label)
         folder.mkdir(parents=True, exist_ok=True)
@@ -213,7 +220,7 @@ def test_the_script_trains_as_this_product_does(
     by_product = TunedNetwork.of(network, 3)
     Training(by_product, store_of(network, images), np.arange(12), labels_N, recipe, 0.01).run()
     same = replace(export, tuned=replace(tuned, weights=by_product.state_dict()))
-    exported = load(export_files(same)["weights.safetensors"])
+    exported = load(zipfile.ZipFile(archive_of(same)).read("weights.safetensors"))
     for name, value in load_file(tmp_path / "tuned.safetensors").items():
         assert torch.allclose(value.float(), exported[name].float(), atol=1e-5), name
 
@@ -221,7 +228,7 @@ def test_the_script_trains_as_this_product_does(
 def test_the_card_tells_what_matters(zoo: dict[str, tuple[ModelSpec, Network]], tuning_images: Images) -> None:
     spec, network = zoo["test_resnet"]
     tuned = tune(network, tuning_images, RECIPE)
-    card = export_files(export_of(spec, tuned))["README.md"].decode()
+    card = zipfile.ZipFile(archive_of(export_of(spec, tuned))).read("README.md").decode()
     assert tuned.interval is not None
     for told in (
         "test\\_resnet",
@@ -241,14 +248,46 @@ def test_the_card_tells_what_matters(zoo: dict[str, tuple[ModelSpec, Network]], 
 
 def test_the_same_outcome_gives_the_same_bytes(zoo: dict[str, tuple[ModelSpec, Network]]) -> None:
     spec, network = zoo["test_resnet"]
-    assert export_zip(export_of(spec, somehow_tuned(network))) == export_zip(export_of(spec, somehow_tuned(network)))
+    first, second = (archive_of(export_of(spec, somehow_tuned(network)), base=network) for _ in range(2))
+    assert first.getvalue() == second.getvalue()
+
+
+def test_the_archive_can_be_written_where_nobody_can_seek(zoo: dict[str, tuple[ModelSpec, Network]]) -> None:
+    """As in a store that is no folder."""
+    spec, network = zoo["test_resnet"]
+    export, objects = export_of(spec, somehow_tuned(network)), Objects("memory://exports")
+    with objects.create("tuned.zip") as file:
+        write_export(export, file, base=network)
+    with objects.open("tuned.zip") as file, zipfile.ZipFile(file) as archive:
+        assert archive.testzip() is None
+        with zipfile.ZipFile(archive_of(export, base=network)) as expected:
+            assert {name: archive.read(name) for name in archive.namelist()} == {
+                name: expected.read(name) for name in expected.namelist()
+            }
+
+
+def test_one_file_of_the_archive_is_in_memory_at_a_time(tmp_path: Path) -> None:
+    spec = torchvision_spec(tmp_path, "resnet18", head=True)
+    network = load_network(spec, cached_weights(spec.source, tmp_path / "cache"))
+    export, path = export_of(spec, somehow_tuned(network)), tmp_path / "tuned.zip"
+    tracemalloc.start()
+    try:
+        with path.open("wb") as file:
+            write_export(export, file, base=network)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    with zipfile.ZipFile(path) as archive:
+        largest = max(entry.file_size for entry in archive.infolist())
+    assert peak < 1.2 * largest
 
 
 def test_nothing_is_exported_of_a_training_that_diverged(zoo: dict[str, tuple[ModelSpec, Network]]) -> None:
     spec, _ = zoo["test_resnet"]
     lost = Tuned("diverged", 0, (), None, None, None, None, None)
     with pytest.raises(EvaluationFailed) as refused:
-        export_files(export_of(spec, lost))
+        write_export(export_of(spec, lost), file := io.BytesIO())
+    assert file.getvalue() == b""
     assert refused.value.code == "nothing_to_export"
 
 
@@ -256,7 +295,7 @@ def test_the_script_sees_images_as_this_product_does_or_refuses_them(
     zoo: dict[str, tuple[ModelSpec, Network]], tmp_path: Path
 ) -> None:
     spec, network = zoo["test_resnet"]
-    script = loaded_script(written(export_files(export_of(spec, somehow_tuned(network))), tmp_path))
+    script = loaded_script(unpacked(export_of(spec, somehow_tuned(network)), tmp_path))
     half = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
     half.paste((200, 30, 10, 255), (0, 0, 20, 40))
     for mode in ("RGBA", "LA", "P", "L", "1", "CMYK", "RGB"):

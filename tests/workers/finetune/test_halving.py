@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -11,9 +12,10 @@ from app.domain.errors import EvaluationFailed
 from workers.finetune.halving import Entrant, Plan, Standing, plan_halving, survivors
 
 SECONDS = st.floats(0.001, 10)
-ENTRANTS = st.lists(st.tuples(SECONDS, st.floats(0, 5)), min_size=1, max_size=8).map(
-    lambda costs: [Entrant(f"m{place}", step, rung) for place, (step, rung) in enumerate(costs)]
-)
+OVERHEAD = st.floats(0, 5)
+ENTRANTS = st.lists(
+    st.builds(Entrant, st.just(""), SECONDS, OVERHEAD, OVERHEAD, OVERHEAD, st.integers(1, 3)), min_size=1, max_size=8
+).map(lambda entrants: [replace(entrant, name=f"m{place}") for place, entrant in enumerate(entrants)])
 STANDING = st.builds(Standing, st.sampled_from([0.1, 0.5, 0.9]), st.sampled_from([0.2, 1.0]))
 STANDINGS = st.dictionaries(
     st.text("abc", min_size=1, max_size=3), st.just(Standing(None, None)) | STANDING, min_size=1, max_size=8
@@ -26,8 +28,14 @@ def spent(plan: Plan, orders: list[list[Entrant]]) -> float:
     for rung, entrants in zip(plan.rungs, orders, strict=True):
         for entrant in entrants[: rung.models]:
             seconds += entrant.rung_seconds
-            for _ in range(rung.steps - done):
-                seconds += entrant.step_seconds
+            if len(orders[0]) > 1:
+                seconds += entrant.load_seconds
+            for _ in range(1 if done else entrant.trials):
+                if not done:
+                    seconds += entrant.look_seconds
+                for _ in range(rung.steps - done):
+                    seconds += entrant.step_seconds
+                seconds += entrant.look_seconds
         done = rung.steps
     return seconds
 
@@ -67,12 +75,22 @@ def test_no_plan_exceeds_its_budget_whoever_goes_on(
 
 
 def test_the_worst_case_is_reckoned_exactly() -> None:
-    entrants = [Entrant("fast", 1.0), Entrant("middle", 2.0, 1.0), Entrant("slow", 4.0)]
+    entrants = [Entrant("fast", 1.0), Entrant("middle", 2.0, rung_seconds=1.0), Entrant("slow", 4.0)]
     plan = plan_halving(entrants, budget_seconds=113, full_steps=1000, least_steps=5)
     # 7 steps of each: 49 + 1 s; 14 more of the slowest: 56 s.
     assert [(rung.steps, rung.models) for rung in plan.rungs] == [(7, 3), (21, 1)]
     assert plan.seconds == 106
     assert plan_halving(entrants, budget_seconds=121, full_steps=1000, least_steps=5).seconds == 121
+
+
+def test_every_learning_rate_is_looked_at_before_its_first_step_and_after_its_last() -> None:
+    alone = Entrant("a", 1.0, look_seconds=4.0, rung_seconds=2.0, load_seconds=50.0, trials=3)
+    # 10 steps and two looks, three times, and a test; what is loaded stays.
+    assert plan_halving([alone], budget_seconds=1e4, full_steps=10, least_steps=1).seconds == 3 * (10 + 8) + 2
+    two = plan_halving([alone, alone], budget_seconds=243, full_steps=100, least_steps=5, factor=2)
+    # Twice 50 s to load, 5 steps and two looks three times, and a test; then one more loaded, 5 steps, look and test.
+    assert [(rung.steps, rung.models) for rung in two.rungs] == [(5, 2), (10, 1)]
+    assert two.seconds == 2 * (50 + 3 * (5 + 8) + 2) + (50 + 5 + 4 + 2)
 
 
 def test_with_time_enough_all_models_do_all_steps() -> None:

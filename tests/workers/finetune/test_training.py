@@ -6,7 +6,6 @@ N images, B images of a batch
 import math
 import subprocess
 import sys
-import threading
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -153,31 +152,30 @@ def test_about_half_of_the_images_are_flipped_and_others_the_next_time() -> None
     assert not flipped_images(SHORT, 400, 0).any()
 
 
-def test_the_same_seed_gives_the_same_bits_and_streamed_pixels_too(network: Network) -> None:
+def test_the_same_seed_gives_the_same_bits_and_pixels_in_a_file_too(network: Network) -> None:
     recipe = replace(SHORT, augmentation="flip")
-    first, again, streamed = (
+    first, again, from_file = (
         training_of(network, recipe),
         training_of(network, recipe),
         training_of(network, recipe, memory=1000),
     )
-    for training in (first, again, streamed):
+    for training in (first, again, from_file):
         training.run()
-    assert not streamed._store.in_memory
+    assert not from_file._store.in_memory
     assert identical(weights(first), weights(again))
-    assert identical(weights(first), weights(streamed))
-    assert first.curves == streamed.curves
+    assert identical(weights(first), weights(from_file))
+    assert first.curves == from_file.curves
     other = training_of(network, replace(recipe, seed=1))
     other.run()
     assert not identical(weights(first), weights(other))
 
 
-def test_stopping_leaves_no_thread_behind(network: Network) -> None:
-    training = training_of(network, memory=1000)
+def test_the_steps_done_before_a_stop_stay_done(network: Network) -> None:
+    training = training_of(network)
     calls = count()
     with pytest.raises(Interrupted, match="2 of 9 steps"):
         training.run(should_stop=lambda: next(calls) == 2)
     assert training.step == 2
-    assert not any(thread.name == "pixel-batches" for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3, 4, 8])
@@ -211,9 +209,8 @@ def test_points_are_what_an_evaluation_finds(network: Network) -> None:
     assert [point.step for point in points] == [0, 2, 3, 4, 6, 8, 9]
     assert len(training.curves.batch_losses) == 9
     training.network.eval()
-    images = [training._store._rows_N[part] for part in (TRAIN_T, REST)]
     for part, loss, accuracy in zip(
-        images,
+        (TRAIN_T, REST),
         (points[-1].train_loss, points[-1].validation_loss),
         (points[-1].train_accuracy, points[-1].validation_accuracy),
         strict=True,

@@ -14,7 +14,7 @@ from workers.finetune.checkpoint import Checkpoint
 from workers.finetune.evaluation import evaluate
 from workers.finetune.training import Training
 from workers.finetune.tuned_network import TunedNetwork
-from workers.finetune.tuning import Images, Trial, Tuned, Watch, _key, tune, tune_seeds
+from workers.finetune.tuning import Images, Trial, Tuned, Watch, tune, tune_seeds
 from workers.zoo.network import Network
 
 RECIPE = Recipe(learning_rates=(0.02, 0.001, 1e-9), batch_size=8, epochs=2)
@@ -62,7 +62,8 @@ def test_ties_go_to_the_lower_loss_then_to_the_smaller_rate() -> None:
         Trial(0.001, "trained", 4, 0.4, 0.9),
         Trial(0.1, "trained", 4, 0.1, 0.8),
     ]
-    assert [trial.learning_rate for trial in sorted(trials, key=_key)] == [0.001, 0.02, 0.01, 0.1, 0.3]
+    ordered = sorted(trials, key=lambda trial: trial.order)
+    assert [trial.learning_rate for trial in ordered] == [0.001, 0.02, 0.01, 0.1, 0.3]
 
 
 def test_shorter_trials_and_the_best_goes_on(network: Network, tuning_images: Images) -> None:

@@ -1,0 +1,110 @@
+"""Of a fine-tune that has ended stays what its result names, and nothing of one that has not is touched."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy import event, update
+
+from app.domain.finetuning import Recipe
+from app.domain.states import FinetuneState
+from app.storage.database import Database
+from app.storage.leftovers import Leftovers
+from app.storage.objects import Objects
+from app.storage.repositories.finetunes import Finetunes
+from app.storage.tables import Finetune
+from tests.contract.racing import race
+from tests.contract.test_purge import fill
+from tests.fixtures.rows import TENANT, add_ready_dataset
+
+DIGEST = "a" * 8
+
+
+def key(finetune_id: str, name: str) -> str:
+    return f"finetunes/{DIGEST}/{finetune_id}/{name}"
+
+
+def create(database: Database, dataset_id: str) -> str:
+    with database.write() as session:
+        return Finetunes(session, TENANT).create(dataset_id, ["mdl_a"], Recipe().as_dict()).id
+
+
+def become(database: Database, finetune_id: str, state: FinetuneState, *kept: str | None) -> None:
+    entries = [{"model": f"mdl_{number}", "object": name} for number, name in enumerate(kept)]
+    with database.write() as session:
+        values: dict[str, Any] = {"state": state, "result": {"models": entries} if entries else None}
+        session.execute(update(Finetune).where(Finetune.id == finetune_id).values(values))
+
+
+class TestLeftovers:
+    @pytest.mark.parametrize("state", [FinetuneState.DONE, FinetuneState.FAILED, FinetuneState.CANCELLED])
+    def test_what_the_result_names_stays(self, database: Database, objects: Objects, state: FinetuneState) -> None:
+        finetune_id = create(database, add_ready_dataset(database))
+        named = key(finetune_id, "mdl_0.zip")
+        others = [key(finetune_id, name) for name in ("mdl_0.checkpoint", "mdl_1.checkpoint", "mdl_1.zip")]
+        fill(objects, named, *others)
+        become(database, finetune_id, state, named, None)
+        assert Leftovers(database, objects).delete() == 3
+        assert objects.keys() == [named]
+
+    def test_one_without_a_result_leaves_nothing(self, database: Database, objects: Objects) -> None:
+        finetune_id = create(database, add_ready_dataset(database))
+        fill(objects, key(finetune_id, "mdl_0.checkpoint"))
+        become(database, finetune_id, FinetuneState.CANCELLED)
+        assert Leftovers(database, objects).delete() == 1
+        assert objects.keys() == []
+
+    @pytest.mark.parametrize("state", [FinetuneState.QUEUED, FinetuneState.RUNNING])
+    def test_nothing_is_deleted_of_one_that_has_not_ended(
+        self, database: Database, objects: Objects, state: FinetuneState
+    ) -> None:
+        finetune_id = create(database, add_ready_dataset(database))
+        leftovers = Leftovers(database, objects)
+        keys = [key(finetune_id, "mdl_0.checkpoint"), key(finetune_id, "mdl_0.zip")]
+        fill(objects, *keys)
+        become(database, finetune_id, state, None)
+        assert leftovers.delete() == 0
+        assert objects.keys() == keys
+        become(database, finetune_id, FinetuneState.DONE, keys[1])
+        assert leftovers.delete() == 1
+        assert objects.keys() == keys[1:]
+
+    def test_other_objects_stay(self, database: Database, objects: Objects) -> None:
+        keys = ["datasets/a.parquet", key("ft_of_another_database", "mdl_0.zip"), "finetunes/notes.txt"]
+        fill(objects, *keys)
+        assert Leftovers(database, objects).delete() == 0
+        assert objects.keys() == sorted(keys)
+
+    def test_what_is_stored_after_the_end_is_deleted_too(self, database: Database, objects: Objects) -> None:
+        """As by a worker that does not know yet that its job was cancelled."""
+        finetune_id, leftovers = create(database, add_ready_dataset(database)), Leftovers(database, objects)
+        named, late = key(finetune_id, "mdl_0.zip"), key(finetune_id, "mdl_1.zip")
+        fill(objects, named)
+        become(database, finetune_id, FinetuneState.CANCELLED, named)
+        assert leftovers.delete() == 0
+        fill(objects, late)
+        assert leftovers.delete() == 1
+        assert objects.keys() == [named]
+
+    def test_the_database_is_asked_once_about_what_stays(self, database: Database, objects: Objects) -> None:
+        dataset_id, leftovers = add_ready_dataset(database), Leftovers(database, objects)
+        ids = [create(database, dataset_id) for _ in range(120)]
+        for finetune_id in ids:
+            fill(objects, key(finetune_id, "mdl_0.zip"))
+            become(database, finetune_id, FinetuneState.DONE, key(finetune_id, "mdl_0.zip"))
+        asked: list[str] = []
+        event.listen(database.engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2]))
+        assert leftovers.delete() == 0
+        first = list(asked)
+        assert first
+        assert leftovers.delete() == 0
+        assert asked == first
+        assert len(objects.keys()) == 120
+
+    def test_many_at_once(self, database: Database, objects: Objects) -> None:
+        dataset_id = add_ready_dataset(database)
+        for _ in range(10):
+            finetune_id = create(database, dataset_id)
+            fill(objects, *(key(finetune_id, f"mdl_{number}.checkpoint") for number in range(5)))
+            become(database, finetune_id, FinetuneState.FAILED)
+        race(*[lambda: Leftovers(database, objects).delete()] * 4)
+        assert objects.keys() == []
