@@ -3,7 +3,7 @@
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     """A larger data set is evaluated on a class-balanced sample of this many images."""
     gradient_images: int = Field(default=200, gt=0)
     """Scores of gradients are computed on a class-balanced subset of this many images, or of two of each class."""
+    gradient_scalars: Literal["random", "ridge_head"] = "random"
+    """Whose gradients are scored: random directions of the features, or those of a ridge regression's classifier."""
+    gradient_scope: Literal["all", "last_convolution"] = "all"
+    """With respect to which parameters."""
     forecast_images: int = Field(default=100, gt=1)
     """Fine-tuning is forecast from the gradients of a class-balanced subset of this many images, or of four of each
     class."""

@@ -1,5 +1,6 @@
-"""The zoo manifest: a YAML file that lists model specifications."""
+"""The zoo manifest: a YAML text that lists model specifications."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,25 @@ PHOTOS = PACKAGED.parent / "photos"
 """The photos that known-photo checks are made with."""
 
 
+_MOST_LEVELS = 20
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a manifest: a specification, or why it is none.
+
+    Attributes:
+        name: as it stands there; None where there is none.
+        spec: None where ``error`` says what is wrong.
+        error: ``param`` names the field within the row.
+    """
+
+    name: str | None
+    spec: ModelSpec | None = None
+    error: BadRequest | None = None
+
+
 def read_manifest(path: Path = PACKAGED) -> list[ModelSpec]:
     """Read every specification below the key ``models``, in the order of the file.
 
@@ -23,26 +43,69 @@ def read_manifest(path: Path = PACKAGED) -> list[ModelSpec]:
             ``invalid_model_spec`` for a wrong entry, with ``param`` such as ``models[3].source.sha256``.
     """
     try:
-        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _invalid(path, "is not YAML", "Check the indentation and the quotes.") from error
-    if not isinstance(document, dict) or set(document) != {"models"} or not isinstance(document["models"], list):
-        raise _invalid(path, "is not a list of models", "Start the file with 'models:' and one '- name:' each.")
-    specs = [_read_entry(entry, n) for n, entry in enumerate(document["models"])]
-    names = [spec.name for spec in specs]
-    for name in names:
-        if names.count(name) > 1:
-            raise _invalid(path, f"names {name!r} twice", "Give every model its own name.")
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise _invalid(f"{path.name} is not a text", "Save it as UTF-8.") from error
+    specs = []
+    for number, entry in enumerate(parse_manifest(text, path.name)):
+        if entry.error is not None:
+            param = f"models[{number}].{entry.error.param}" if entry.error.param else f"models[{number}]"
+            message = f"models[{number}]: {entry.error.message}"
+            raise BadRequest(entry.error.code, message, param=param, hint=entry.error.hint) from entry.error
+        assert entry.spec is not None
+        specs.append(entry.spec)
     return specs
 
 
-def _read_entry(entry: Any, n: int) -> ModelSpec:
+def parse_manifest(text: str, called: str = "the manifest") -> list[Entry]:
+    """Return the rows below the key ``models``, right or wrong; a name that stood before is wrong.
+
+    Args:
+        text: YAML, of which JSON is a part.
+        called: the manifest's name in messages.
+
+    Raises:
+        BadRequest: ``invalid_manifest``: the whole is not such a list.
+    """
     try:
-        return ModelSpec.from_dict(entry)
+        _refuse_bombs(text, called)
+        document: Any = yaml.load(text, _LOADER)  # noqa: S506 - both loaders are safe ones
+    except (yaml.YAMLError, ValueError) as error:
+        raise _invalid(f"{called} is not YAML", "Check the indentation and the quotes.") from error
+    if not isinstance(document, dict) or set(document) != {"models"} or not isinstance(document["models"], list):
+        raise _invalid(f"{called} is not a list of models", "Start it with 'models:' and one '- name:' each.")
+    entries: list[Entry] = []
+    seen: set[str] = set()
+    for row in document["models"]:
+        entry = _read_entry(row)
+        if entry.spec is not None and entry.spec.name in seen:
+            twice = _invalid(f"{called} names {entry.name!r} twice", "Give every model its own name.")
+            entry = Entry(entry.name, error=twice)
+        if entry.name is not None:
+            seen.add(entry.name)
+        entries.append(entry)
+    return entries
+
+
+def _refuse_bombs(text: str, called: str) -> None:
+    """Refuse what takes far more memory or time than its length: anchors, and brackets within brackets."""
+    depth = 0
+    for event in yaml.parse(text, _LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise _invalid(f"{called} refers to an anchor", "Write every model out; `*name` is not followed.")
+        if depth > _MOST_LEVELS:
+            raise _invalid(f"{called} is nested too deeply", "A specification has a few levels only.")
+
+
+def _read_entry(row: Any) -> Entry:
+    name = row.get("name") if isinstance(row, dict) else None
+    name = name if isinstance(name, str) else None
+    try:
+        return Entry(name, spec=ModelSpec.from_dict(row))
     except BadRequest as error:
-        param = f"models[{n}].{error.param}" if error.param else f"models[{n}]"
-        raise BadRequest(error.code, f"models[{n}]: {error.message}", param=param, hint=error.hint) from error
+        return Entry(name, error=error)
 
 
-def _invalid(path: Path, message: str, hint: str) -> BadRequest:
-    return BadRequest("invalid_manifest", f"{path.name} {message}", hint=hint)
+def _invalid(message: str, hint: str) -> BadRequest:
+    return BadRequest("invalid_manifest", message, hint=hint)

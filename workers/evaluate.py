@@ -125,7 +125,8 @@ def _measure(subject: Subject, task: Task, known: ScoredModel | None) -> ScoredM
     extraction = features_of(subject, task.earlier)
     known_scores = known.scores if known else {}
     wanted = [find(name) for name in task.scores if name not in known_scores]
-    of_gradients = gradient_scores(subject, [score for score in wanted if score.needs_gradients], units_E)
+    needy = [score for score in wanted if score.needs_gradients]
+    of_gradients = gradient_scores(subject, needy, extraction.features_ND, units_E)
     # Threads that share a small matrix product mostly wait for each other: one is up to eight times as fast.
     threads = 1 if extraction.features_ND.size < _SMALL_MATRIX else None
     with threadpool_limits(threads, user_api="blas"):

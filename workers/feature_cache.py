@@ -35,9 +35,9 @@ class CacheKey:
         """The object with features and logits."""
         return f"extractions/{self.dataset_digest}/{self.model_digest}/v{EXTRACTOR_VERSION}-{self.max_images}.npz"
 
-    def kernels(self, of_images: int) -> str:
+    def kernels(self, of_images: int, scalars: str, scope: str) -> str:
         """Return the object with the kernels of gradients of about so many of the images."""
-        return self._of_gradients("gradients", of_images)
+        return self._of_gradients(f"gradients-{scalars}-{scope}", of_images)
 
     def linearisation(self, of_images: int) -> str:
         """Return the object with what forecasts need, gradients of about so many of the images among it."""
@@ -109,7 +109,12 @@ def store_kernels(objects: Objects, name: str, kernels: GradientKernels) -> None
 def load_kernels(objects: Objects, name: str) -> GradientKernels | None:
     """Return kernels that were kept, or None."""
     loaded = _load(objects, name)
-    return None if loaded is None else GradientKernels(**loaded[0])
+    if loaded is None:
+        return None
+    kept = loaded[0]
+    return GradientKernels(
+        kept["centred_PNN"], kept["towards_mean_PN"], kept["mean_square_P"], drawn=bool(kept["drawn"])
+    )
 
 
 def store_measured(objects: Objects, name: str, measured: MeasuredNetwork) -> None:

@@ -13,6 +13,7 @@ from app.api import (
     forecasts,
     health,
     keys,
+    model_import,
     models,
     problems,
     results,
@@ -60,7 +61,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     api.state.service = Service(settings, database, Objects(settings.objects_url), make_bell(settings.broker_url))
     problems.install(api)
     known_parameters = Depends(KnownParameters())
-    for resource in (datasets, selections, results, explanations, forecasts, finetunes, events, models, keys):
+    of_models = (model_import, models)  # the first has a path that the second would take for an id
+    for resource in (datasets, selections, results, explanations, forecasts, finetunes, events, *of_models, keys):
         api.include_router(resource.router, dependencies=[known_parameters])
     api.include_router(health.router)  # monitoring may add to the query what it likes
     api.add_middleware(LimitJsonBodies, upload_path="/v1/datasets")

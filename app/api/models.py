@@ -7,10 +7,10 @@ from fastapi import APIRouter, Body, Query, Response
 from pydantic import BaseModel, Field
 
 from app.api.access import Admin, Reader, ServiceDep
-from app.api.envelopes import MAX_NAME_LENGTH, After, JsonObject, Limit, ListOf, StrictModel, Text
+from app.api.envelopes import After, JsonObject, Limit, ListOf, StrictModel, Text
+from app.api.model_import import refuse_unusual_name
 from app.api.polling import IfNoneMatch, Wait, answer_poll, point_to_job
 from app.api.problems import JobError, responses
-from app.domain.errors import BadRequest
 from app.domain.model_spec import ModelSpec
 from app.domain.states import ModelState
 from app.storage.repositories.models import Models
@@ -91,13 +91,7 @@ def register_model(
 ) -> ModelView:
     """Take a specification; a worker fetches the weights, verifies them and runs the admission checks."""
     model_spec = ModelSpec.from_dict(spec)
-    if len(model_spec.name) > MAX_NAME_LENGTH:
-        raise BadRequest(
-            "invalid_model_spec",
-            f"name: longer than {MAX_NAME_LENGTH} characters",
-            param="name",
-            hint="Choose a shorter name.",
-        )
+    refuse_unusual_name(model_spec)
     with service.database.write() as session:
         row, is_new = Models(session).register(model_spec)
         model = view(row)

@@ -76,6 +76,29 @@ def add(
         raise typer.Exit(1)
 
 
+@commands.command("import")
+def import_models(
+    manifest: Annotated[Path, typer.Argument(help="A YAML file: `models:` and a list of specifications.")],
+    dry_run: Annotated[bool, typer.Option(help="Only say what would become of every row.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Register hundreds of models at once; what is wrong with one row spoils no other."""
+    with session(as_json=as_json) as (terminal, client):
+        found = client.models.import_manifest(_text(manifest), dry_run=dry_run)
+        if as_json:
+            terminal.json(found)
+        else:
+            terminal.list(
+                found.rows,
+                ("row", "name", "verdict", "version", "what is wrong"),
+                lambda one: (one.row, one.name, one.verdict, one.version, one.error and one.error.message),
+            )
+            told = ", ".join(f"{count} {verdict}" for verdict, count in found.counts.items())
+            terminal.note(f"{'Would be' if dry_run else 'Done'}: {told or 'no rows'}.")
+    if "invalid" in found.counts:
+        raise typer.Exit(1)
+
+
 @commands.command()
 def enable(model: ModelName, reason: Reason = None, as_json: AsJson = False) -> None:
     """Use a disabled model again."""
@@ -95,6 +118,16 @@ def _switch(name: str, reason: str | None, *, as_json: bool, on: bool) -> None:
         model_id = find_model(client, name).id
         model = client.models.enable(model_id, reason) if on else client.models.disable(model_id, reason)
         terminal.answer(model, f"{model.name} version {model.version} is {model.status}.")
+
+
+def _text(file: Path) -> str:
+    from app.client import Failure
+
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        hint = "Give a file that can be read, in UTF-8."
+        raise Failure("file_not_readable", f"{file} cannot be read: {error}.", param=str(file), hint=hint) from error
 
 
 def _read(spec: str) -> list[dict[str, Any]]:

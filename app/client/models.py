@@ -5,7 +5,7 @@ from typing import Any
 
 from app.client.connection import Connection, segment
 from app.client.jobs import every, wait_for
-from app.client.resources import Model
+from app.client.resources import Import, Model
 
 
 class Models:
@@ -27,6 +27,23 @@ class Models:
         """Add a model, or a new version of one; the same specification again is the same version."""
         response = self._connection.send("POST", "/v1/models", repeatable=True, json=dict(spec))
         return self._connection.read(response, Model)
+
+    def import_manifest(self, manifest: str, *, dry_run: bool = False) -> Import:
+        """Register the models of a YAML manifest; every row has a verdict, and wrong ones spoil no other.
+
+        Args:
+            manifest: ``models:`` and a list of specifications.
+            dry_run: only say what would become of every row.
+        """
+        response = self._connection.send(
+            "POST",
+            "/v1/models/import",
+            repeatable=True,
+            params={"dry_run": "true"} if dry_run else None,
+            headers={"Content-Type": "application/yaml"},
+            content=manifest.encode(),
+        )
+        return self._connection.read(response, Import)
 
     def wait(
         self, model_id: str, *, timeout: float | None = None, on_change: Callable[[Model], None] | None = None

@@ -118,6 +118,25 @@ class Model(Job):
     reason: str | None
 
 
+class ImportedRow(Resource):
+    """What became of a row of a manifest: ``verdict`` is new, new_version, known or invalid."""
+
+    row: int
+    name: str | None
+    verdict: str
+    model: str | None
+    version: int | None
+    error: JobError | None
+
+
+class Import(Resource):
+    """What became of a manifest."""
+
+    dry_run: bool
+    counts: dict[str, int]
+    rows: tuple[ImportedRow, ...]
+
+
 class ModelCounts(Resource):
     """How many models of a selection stand where."""
 

@@ -21,11 +21,13 @@ class GradientKernels:
         centred_PNN: (g_i - m) . (g_j - m), in float64.
         towards_mean_PN: (g_i - m) . m.
         mean_square_P: m . m.
+        drawn: whether the probes are a random draw, so that another one would give other kernels.
     """
 
     centred_PNN: NDArray[np.float64]
     towards_mean_PN: NDArray[np.float64]
     mean_square_P: NDArray[np.float64]
+    drawn: bool = True
 
     def mean(self) -> "GradientKernels":
         """Return the kernels' mean over the probes, as those of one probe: a kernel of all of them."""
@@ -33,4 +35,5 @@ class GradientKernels:
             self.centred_PNN.mean(axis=0, keepdims=True),
             self.towards_mean_PN.mean(axis=0, keepdims=True),
             self.mean_square_P.mean(keepdims=True),
+            self.drawn,
         )

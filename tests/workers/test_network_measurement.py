@@ -1,62 +1,24 @@
 """What is measured of a network for forecasts: of which images, and what is kept."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from app.config import Settings
 from app.domain.errors import EvaluationFailed
 from app.forecasting import question
-from app.ingest.shard import write_shard
-from app.manifest import read_manifest
-from app.storage.database import Database
-from app.storage.leases import EVALUATION, Lease
-from app.storage.objects import Objects
-from tests.fixtures.tiny_zoo import tiny_zoo
+from tests.fixtures.subjects import CLASSES, make_subject
 from tests.fixtures.weights import one_thread
 from workers import network_measurement
-from workers.feature_cache import CacheKey
-from workers.lease import HeldLease
 from workers.network_measurement import measured_network
-from workers.runtime import Runtime
 from workers.subject import Subject
 
 __all__ = ["one_thread"]
 
-CLASSES, IMAGES = 3, 90
-
-
-def png(number: int) -> bytes:
-    pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
 
 @pytest.fixture
 def subject(tmp_path: Path) -> Subject:
-    """A tiny network on images that lie in the data set's file class by class, as they do."""
-    settings = Settings(home=tmp_path, weights=tmp_path / "weights", forecast_images=12, batch_size=16)
-    objects = Objects((tmp_path / "objects").as_uri())
-    rows = [(png(n), f"{n:03}.png", n * CLASSES // IMAGES, "train") for n in range(IMAGES)]
-    write_shard(tmp_path / "shard.parquet", rows, [str(name) for name in range(CLASSES)])
-    with objects.create("datasets/digest.parquet") as file:
-        file.write((tmp_path / "shard.parquet").read_bytes())
-    runtime = Runtime(
-        settings=settings,
-        database=Database(f"sqlite:///{tmp_path}/unused.db"),
-        objects=objects,
-        holder="test/0",
-        device=torch.device("cpu"),
-        workspace=tmp_path,
-    )
-    [spec] = [spec for spec in read_manifest(tiny_zoo(tmp_path)) if spec.name == "test_resnet"]
-    key = CacheKey("digest", spec.digest, 1000)
-    return Subject(runtime, spec, key, HeldLease(runtime, Lease(EVALUATION, "ev", "token")))
+    return make_subject(tmp_path, forecast_images=12)
 
 
 def test_measured_and_further_images_are_balanced_over_classes(

@@ -3,44 +3,52 @@
 Legend: G images.
 """
 
+import dataclasses
+
 import numpy as np
 from numpy.typing import NDArray
 
 from app.scoring.gradient_kernels import GradientKernels
 from workers.extract.gradients import gradient_sketches, random_probes
+from workers.extract.ridge_head import ridge_head_DP
 from workers.feature_cache import load_kernels, store_kernels
 from workers.subject import Subject
 
 PROBES = 4
-"""Random directions of the features: two draws of one differ by 6 %, more than a sketch and its gradient do."""
+"""Directions of the features: two random draws of one differ by 6 %, more than a sketch and its gradient do."""
 
 
-def kernels_of(subject: Subject, rows_G: NDArray[np.intp]) -> GradientKernels:
+def kernels_of(
+    subject: Subject, rows_G: NDArray[np.intp], features_GD: NDArray[np.float32], labels_G: NDArray[np.int64]
+) -> GradientKernels:
     """Return the kernels of a few images, and keep them.
 
     Args:
         subject: the model and the data set.
         rows_G: the images, which follow from the data set and the settings.
+        features_GD: theirs.
+        labels_G: their classes.
 
     Raises:
         Interrupted: the worker is to stop.
         EvaluationFailed: as ``gradient_sketches`` says.
     """
-    runtime, held = subject.runtime, subject.held
-    name = subject.key.kernels(runtime.settings.gradient_images)
+    runtime, held, settings = subject.runtime, subject.held, subject.runtime.settings
+    name = subject.key.kernels(settings.gradient_images, settings.gradient_scalars, settings.gradient_scope)
     kept = load_kernels(runtime.objects, name)
     if kept is not None:
         return kept
-    total = len(rows_G)
+    total, is_drawn = len(rows_G), settings.gradient_scalars == "random"
     held.report("gradients", 0, total)
     sketches = gradient_sketches(
         subject.network,
         subject.decoded(rows_G.tolist()),
-        random_probes(subject.network.feature_dim, PROBES),
-        batch_size=runtime.settings.batch_size,
+        random_probes(features_GD.shape[1], PROBES) if is_drawn else ridge_head_DP(features_GD, labels_G, PROBES),
+        batch_size=settings.batch_size,
+        scope=settings.gradient_scope,
         on_progress=lambda done: held.report("gradients", done, total),
         should_stop=held.should_stop,
     )
-    kernels = sketches.kernels()
+    kernels = dataclasses.replace(sketches.kernels(), drawn=is_drawn)
     store_kernels(runtime.objects, name, kernels)
     return kernels

@@ -29,8 +29,8 @@ def gradient_panel(panel: Panel) -> Panel:
 
 
 def panels_without_a_probe(panel: Panel) -> list[Panel]:
-    """Return the same without each of the probes; none if there is only one."""
-    probes = range(_probes(panel))
+    """Return the same without each of the probes; none if there is only one, or if they are no random draw."""
+    probes = range(_probes(panel) if panel.gradients is not None and panel.gradients.drawn else 0)
     return [
         _of_probes(panel, tuple(one for one in probes if one != left_out)) for left_out in probes if len(probes) > 1
     ]

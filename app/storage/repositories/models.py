@@ -30,26 +30,33 @@ class Models:
         Returns:
             The model, and whether it is new.
         """
-        digest = hashlib.sha256(json.dumps(spec.as_dict(), sort_keys=True).encode()).hexdigest()
-        known = select(Model).where(Model.name == spec.name, Model.spec_digest == digest)
         while True:
-            model = self._session.scalar(known)
+            model = self.find(spec)
             if model is not None:
                 return model, False
             try:
                 with self._session.begin_nested():
-                    return self._add(spec, digest), True
+                    return self._add(spec), True
             except IntegrityError:
                 continue  # somebody registered this version, or another of the same number, at this moment
 
-    def _add(self, spec: ModelSpec, digest: str) -> Model:
-        latest = self._session.scalar(select(func.max(Model.version)).where(Model.name == spec.name)) or 0
+    def find(self, spec: ModelSpec) -> Model | None:
+        """Return the version that has this very specification, if there is one."""
+        return self._session.scalar(
+            select(Model).where(Model.name == spec.name, Model.spec_digest == _spec_digest(spec))
+        )
+
+    def latest_version(self, name: str) -> int:
+        """Return the number of the latest version of a name; 0 if nobody registered one."""
+        return self._session.scalar(select(func.max(Model.version)).where(Model.name == name)) or 0
+
+    def _add(self, spec: ModelSpec) -> Model:
         model = Model(
             id=new_id("mdl"),
             name=spec.name,
-            version=latest + 1,
+            version=self.latest_version(spec.name) + 1,
             spec=spec.as_dict(),
-            spec_digest=digest,
+            spec_digest=_spec_digest(spec),
             failures={},
             revision=1,
         )
@@ -169,6 +176,10 @@ class Models:
             )
             .execution_options(synchronize_session=False)
         )
+
+
+def _spec_digest(spec: ModelSpec) -> str:
+    return hashlib.sha256(json.dumps(spec.as_dict(), sort_keys=True).encode()).hexdigest()
 
 
 def _not_found(model_id: str) -> NotFound:

@@ -3,6 +3,7 @@
 Legend: P probes, N images, S numbers of a gradient.
 """
 
+import dataclasses
 import math
 
 import numpy as np
@@ -131,6 +132,18 @@ def test_the_error_of_probes_is_what_other_probes_would_differ_by():
         values.append(result.value)
         squares.append(result.stderr**2 - stratified_stderr(result.influence_N, labels_N) ** 2)
     assert np.mean(squares) == pytest.approx(np.var(values, ddof=1), rel=0.35)
+
+
+def test_probes_that_are_no_draw_have_no_error_of_their_own():
+    gradients_PNS, labels_N = gradients()
+    kernels = kernels_of(gradients_PNS)
+    drawn, fixed = (
+        Panel(np.zeros((24, 1)), labels_N, gradients=dataclasses.replace(kernels, drawn=is_drawn))
+        for is_drawn in (True, False)
+    )
+    assert (len(panels_without_a_probe(drawn)), panels_without_a_probe(fixed)) == (3, [])
+    assert measure("lgc", fixed).value == measure("lgc", drawn).value
+    assert 0 < measure("lgc", fixed).stderr < measure("lgc", drawn).stderr
 
 
 def test_shuffled_labels_share_the_decompositions_without_a_probe():

@@ -1,0 +1,149 @@
+"""/v1/models/import: hundreds of models at once, with a verdict for every row."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+
+from app.api.access import Admin, Service, ServiceDep
+from app.api.envelopes import MAX_NAME_LENGTH, is_storable
+from app.api.problems import JobError, responses
+from app.domain.errors import BadRequest
+from app.domain.model_spec import ModelSpec
+from app.manifest import Entry, parse_manifest
+from app.storage.repositories.models import Models
+
+router = APIRouter(tags=["models"])
+
+_MOST_ROWS = 2000
+
+
+class ImportedRow(BaseModel):
+    """What became of one row of a manifest."""
+
+    row: int = Field(description="Counted from 0.")
+    name: str | None
+    verdict: Literal["new", "new_version", "known", "invalid"] = Field(
+        description="`new`: a worker checks it next; `new_version` of a name that is registered otherwise; `known`: "
+        "this very version is registered; `invalid`: see `error`."
+    )
+    model: str | None = Field(description="Its id; null for an invalid row, and for a new one of a dry run.")
+    version: int | None
+    error: JobError | None
+
+
+class ImportView(BaseModel):
+    """What became of a manifest."""
+
+    object: str = "import"
+    dry_run: bool
+    counts: dict[str, int] = Field(description="How many rows have which verdict.")
+    rows: list[ImportedRow]
+
+
+_MANIFEST = """models:
+  - name: resnet50.imagenet1k_v2
+    source: {type: torchvision, entry: resnet50.IMAGENET1K_V2}
+    license: bsd-3-clause
+"""
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/yaml": {"schema": {"type": "string"}, "example": _MANIFEST}},
+    }
+}
+
+
+@router.post(
+    "/v1/models/import",
+    summary="Register the models of a YAML manifest",
+    openapi_extra=_BODY,
+    responses=responses(400, 401, 403, 413, 422),
+)
+async def import_models(
+    request: Request,
+    service: ServiceDep,
+    caller: Admin,
+    dry_run: Annotated[bool, Query(description="Only say what would become of every row.")] = False,
+) -> ImportView:
+    """Register every right row, whatever is wrong with others; the same manifest again registers nothing."""
+    body = await request.body()
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequest("invalid_manifest", "The body is not UTF-8.", hint="Send the manifest as YAML.") from error
+    entries = await run_in_threadpool(parse_manifest, text)
+    if len(entries) > _MOST_ROWS:
+        raise BadRequest(
+            "invalid_manifest",
+            f"The manifest has {len(entries)} rows; one request takes {_MOST_ROWS}.",
+            param="models",
+            hint="Split it: rows that are known already are told apart and cost nothing.",
+        )
+    return await run_in_threadpool(_import, service, entries, dry_run=dry_run)
+
+
+def refuse_unusual_name(spec: ModelSpec) -> None:
+    """Refuse a name that lists cannot show, or a database cannot store.
+
+    Raises:
+        BadRequest: ``invalid_model_spec``.
+    """
+    if len(spec.name) > MAX_NAME_LENGTH:
+        raise BadRequest(
+            "invalid_model_spec",
+            f"name: longer than {MAX_NAME_LENGTH} characters",
+            param="name",
+            hint="Choose a shorter name.",
+        )
+
+
+def _import(service: Service, entries: list[Entry], *, dry_run: bool) -> ImportView:
+    database = service.database
+    with database.read() if dry_run else database.write() as session:
+        rows = [_row(Models(session), number, entry, dry_run=dry_run) for number, entry in enumerate(entries)]
+    for row in rows:
+        if row.verdict in ("new", "new_version") and row.model and not service.bell.ring("model", row.model):
+            break  # the broker is down; the workers' sweep finds the rest
+    verdicts = [row.verdict for row in rows]
+    return ImportView(dry_run=dry_run, counts={one: verdicts.count(one) for one in sorted(set(verdicts))}, rows=rows)
+
+
+def _row(zoo: Models, number: int, entry: Entry, *, dry_run: bool) -> ImportedRow:
+    spec, error = entry.spec, entry.error
+    if spec is not None:
+        error = _refusal(spec)
+    if spec is None or error is not None:
+        problem = JobError(**error.as_dict()) if error else None
+        return ImportedRow(
+            row=number, name=_shown(entry.name), verdict="invalid", model=None, version=None, error=problem
+        )
+    latest, known = zoo.latest_version(spec.name), zoo.find(spec)
+    model = known if known or dry_run else zoo.register(spec)[0]
+    return ImportedRow(
+        row=number,
+        name=spec.name,
+        verdict="known" if known else "new_version" if latest else "new",
+        model=model.id if model else None,
+        version=model.version if model else latest + 1,
+        error=None,
+    )
+
+
+def _refusal(spec: ModelSpec) -> BadRequest | None:
+    try:
+        refuse_unusual_name(spec)
+    except BadRequest as error:
+        return error
+    texts = [spec.name, spec.license, spec.notes, spec.homepage or "", str(spec.as_dict())]
+    if all(is_storable(text) for text in texts):
+        return None
+    return BadRequest(
+        "invalid_model_spec", "A text has NUL or half a surrogate pair in it.", hint="Write it without such characters."
+    )
+
+
+def _shown(name: str | None) -> str | None:
+    return None if name is None else name.encode("utf-8", "replace").decode()[:MAX_NAME_LENGTH]

@@ -1,0 +1,115 @@
+"""POST /v1/models/import: many models at once, and what becomes of each."""
+
+import json
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.api.problem import assert_problem
+from tests.fixtures.rows import spec
+
+Row = dict[str, Any]
+
+
+def row(name: str, **more: Any) -> Row:
+    return spec(name).as_dict() | more
+
+
+@pytest.fixture
+def stem() -> str:
+    return f"many-{uuid.uuid4().hex[:8]}"
+
+
+def send(client: httpx.Client, manifest: Any, **query: Any) -> httpx.Response:
+    text = manifest if isinstance(manifest, str | bytes) else yaml.safe_dump({"models": manifest})
+    headers = {"Content-Type": "application/yaml"}
+    return client.post("/v1/models/import", content=text, params=query, headers=headers)
+
+
+def verdicts(answer: httpx.Response) -> list[str]:
+    assert answer.status_code == 200, answer.text
+    return [row["verdict"] for row in answer.json()["rows"]]
+
+
+def test_every_row_has_a_verdict_and_wrong_ones_spoil_no_other(admin: httpx.Client, stem: str) -> None:
+    admin.post("/v1/models", json=row(f"{stem}-known")).raise_for_status()
+    admin.post("/v1/models", json=row(f"{stem}-changed")).raise_for_status()
+    manifest: list[Any] = [
+        row(f"{stem}-new"),
+        row(f"{stem}-known"),
+        row(f"{stem}-changed", notes="other"),
+        row(f"{stem}-wrong", architecture="keras:x"),
+        row(f"{stem}-new", notes="again"),
+        row("x" * 201),
+        "no object",
+        row(f"{stem}-nul", notes="a\x00b") | {"notes": "a\x00b"},
+        row(f"{stem}-last"),
+    ]
+    answer = send(admin, json.dumps({"models": manifest}))
+    assert verdicts(answer) == [
+        *("new", "known", "new_version", "invalid", "invalid", "invalid", "invalid", "invalid", "new")
+    ]
+    body = answer.json()
+    assert body["counts"] == {"invalid": 5, "known": 1, "new": 2, "new_version": 1}
+    assert [one["row"] for one in body["rows"]] == list(range(9))
+    assert [one["version"] for one in body["rows"]][:3] == [1, 1, 2]
+    errors = [one["error"] for one in body["rows"] if one["error"]]
+    assert [(error["code"], error["param"]) for error in errors] == [
+        ("invalid_model_spec", "architecture"),
+        ("invalid_manifest", None),
+        ("invalid_model_spec", "name"),
+        ("invalid_model_spec", None),
+        ("invalid_model_spec", None),
+    ]
+    assert all(error["hint"] for error in errors)
+    for one in body["rows"]:
+        if one["model"]:
+            found = admin.get(f"/v1/models/{one['model']}").json()
+            assert (found["name"], found["version"]) == (one["name"], one["version"])
+    assert verdicts(send(admin, json.dumps({"models": manifest}))) == [
+        *("known", "known", "known", "invalid", "invalid", "invalid", "invalid", "invalid", "known")
+    ]
+
+
+def test_a_dry_run_says_the_same_and_registers_nothing(admin: httpx.Client, stem: str) -> None:
+    admin.post("/v1/models", json=row(f"{stem}-a")).raise_for_status()
+    manifest = [row(f"{stem}-a", notes="other"), row(f"{stem}-b"), row(f"{stem}-c", license=7)]
+    tried = send(admin, manifest, dry_run=True)
+    assert verdicts(tried) == ["new_version", "new", "invalid"]
+    assert tried.json()["dry_run"] is True
+    assert [(one["model"], one["version"]) for one in tried.json()["rows"]] == [(None, 2), (None, 1), (None, None)]
+    assert not [one for one in admin.get("/v1/models").json()["data"] if one["name"] == f"{stem}-b"]
+    done = send(admin, manifest)
+    assert verdicts(done) == verdicts(tried)
+    assert [one["version"] for one in done.json()["rows"]] == [2, 1, None]
+
+
+@pytest.mark.parametrize(
+    ("manifest", "param"),
+    [
+        ("models: [", None),
+        ("- name: a", None),
+        ("models: {}", None),
+        ("", None),
+        (b"models: [\xff]", None),
+        ("a: &a [x, x]\nmodels: [*a, *a]", None),
+        ("models:\n" + "".join(f"- {{name: n{n}}}\n" for n in range(2001)), "models"),
+        ("[" * 500_000, None),
+    ],
+)
+def test_what_is_no_manifest(admin: httpx.Client, manifest: str | bytes, param: str | None) -> None:
+    assert_problem(send(admin, manifest), 422, "invalid_manifest", param=param)
+
+
+def test_it_takes_an_admin(user: httpx.Client, stem: str) -> None:
+    assert_problem(send(user, [row(stem)]), 403, "missing_scope")
+
+
+def test_five_hundred_rows_are_one_request(admin: httpx.Client, stem: str) -> None:
+    manifest = [row(f"{stem}-{number:03}") for number in range(500)]
+    assert send(admin, manifest, dry_run="true").json()["counts"] == {"new": 500}
+    assert send(admin, manifest).json()["counts"] == {"new": 500}
+    assert send(admin, manifest, dry_run="true").json()["counts"] == {"known": 500}
