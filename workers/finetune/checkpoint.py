@@ -5,10 +5,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 
 from workers.finetune.training import TrainingState
+
+_SIZE = 8  # bytes that hold the length of the header
 
 
 class Checkpoint:
@@ -47,13 +48,15 @@ class Checkpoint:
         Raises:
             SafetensorError: the file is damaged.
         """
-        if not self.path.is_file():
+        try:
+            # Read at once: safe_open opens the path again for the tensors, and may find the next state there.
+            content = self.path.read_bytes()
+        except FileNotFoundError:
             return None
-        with safe_open(self.path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("key") != self.key:
-                return None
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        tensors = load(content)
+        metadata = json.loads(content[_SIZE : _SIZE + int.from_bytes(content[:_SIZE], "little")])["__metadata__"]
+        if metadata["key"] != self.key:
+            return None
         return TrainingState(tensors, json.loads(metadata["progress"]))
 
     def remove(self) -> None:
