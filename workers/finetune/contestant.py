@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -64,17 +64,19 @@ class Contestant:
             EvaluationFailed: ``out_of_memory``.
             ModelRejected: the model cannot be loaded, as ``load_on`` says.
         """
+        counts = self._data.counts
+        batch_size = min(recipe.batch_size, counts["train"])  # a step never has more
         with _telling_out_of_memory(self._runtime.device):
             started = time.monotonic()
             network = self._load()
             loaded = time.monotonic() - started
             images = self._images(network)
             self._report("timing", 0, 0)
-            self.step_time = measure_step(network, images.num_classes, recipe, should_stop=self._should_stop)
-        counts = self._data.counts
+            timed = replace(recipe, batch_size=batch_size)
+            self.step_time = measure_step(network, images.num_classes, timed, should_stop=self._should_stop)
         looked_at = min(counts["train"], WATCHED_TRAINING_IMAGES) + counts["validation"]
         seconds = self.step_time.seconds
-        an_image = seconds * _FORWARD / recipe.batch_size
+        an_image = seconds * _FORWARD / batch_size
         return Entrant(
             name=name,
             step_seconds=seconds * (1 + _FORWARD * looked_at / counts["train"]),

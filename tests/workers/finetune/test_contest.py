@@ -5,6 +5,7 @@ import io
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,10 +31,12 @@ from app.storage.tables import Finetune, Model
 from tests.fixtures.rows import TENANT, add_ready_dataset
 from tests.fixtures.tiny_zoo import tiny_zoo
 from tests.workers.finetune.conftest import pictures
+from workers.finetune import contestant
 from workers.finetune.contest import Contest
 from workers.finetune.contestant import Contestant
 from workers.finetune.data import Data, SharedPixels
 from workers.finetune.split import split_images
+from workers.finetune.step_time import StepTime, measure_step
 from workers.lease import HeldLease
 from workers.runtime import Runtime
 from workers.tune import _begin, finetune
@@ -263,3 +266,19 @@ def test_decoding_stops_when_told(service: Service) -> None:
     with _Counting(service.runtime, lease) as held, pytest.raises(Interrupted, match="reading images"):
         finetune(service.runtime, lease, held)
     assert held.networks == [], "it stopped while looking for near-duplicates, before any model was loaded"
+
+
+def test_a_step_is_timed_with_no_more_images_than_are_trained_on(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[int] = []
+
+    def watched(network: Network, classes: int, recipe: Recipe, **options: Any) -> StepTime:
+        timed.append(recipe.batch_size)
+        return measure_step(network, classes, recipe, **options)
+
+    monkeypatch.setattr(contestant, "measure_step", watched)
+    entries = service.train(service.ask("test_resnet", recipe=replace(RECIPE, batch_size=4096)))
+    images = service.data().counts["train"]
+    assert timed == [images]
+    assert entries["test_resnet"]["verdict"] == "trained"
