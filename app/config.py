@@ -72,6 +72,11 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def gradients(self) -> str:
+        """What scores of gradients depend on, as part of the names of what is kept."""
+        return f"{self.gradient_scalars}-{self.gradient_scope}-{self.gradient_images}"
+
+    @property
     def weights(self) -> Path:
         """The folder of verified model weights of this machine."""
         return self.weights_cache or self.home / "weights"

@@ -17,6 +17,7 @@ PHOTOS = PACKAGED.parent / "photos"
 
 
 _MOST_LEVELS = 20
+_MOST_NODES = 500_000
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -71,7 +72,7 @@ def parse_manifest(text: str, called: str = "the manifest") -> list[Entry]:
         _refuse_bombs(text, called)
         document: Any = yaml.load(text, _LOADER)  # noqa: S506 - both loaders are safe ones
     except (yaml.YAMLError, ValueError) as error:
-        raise _invalid(f"{called} is not YAML", "Check the indentation and the quotes.") from error
+        raise _invalid(f"{called} is not YAML{_place(error)}", "Check the indentation and the quotes.") from error
     if not isinstance(document, dict) or set(document) != {"models"} or not isinstance(document["models"], list):
         raise _invalid(f"{called} is not a list of models", "Start it with 'models:' and one '- name:' each.")
     entries: list[Entry] = []
@@ -88,14 +89,43 @@ def parse_manifest(text: str, called: str = "the manifest") -> list[Entry]:
 
 
 def _refuse_bombs(text: str, called: str) -> None:
-    """Refuse what takes far more memory or time than its length: anchors, and brackets within brackets."""
-    depth = 0
+    """Refuse what takes far more memory or time than its length: anchors of anchors, and brackets within brackets.
+
+    Every node is counted as often as ``*name`` repeats it.
+    """
+    nodes = [_Node()]
+    known: dict[str, _Node] = {}
     for event in yaml.parse(text, _LOADER):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            raise _invalid(f"{called} refers to an anchor", "Write every model out; `*name` is not followed.")
-        if depth > _MOST_LEVELS:
+        if isinstance(event, yaml.CollectionStartEvent):
+            nodes.append(_Node(event.anchor))
+        elif isinstance(event, yaml.AliasEvent):
+            if event.anchor not in known:
+                raise _invalid(f"{called} refers to *{event.anchor}, which does not stand before", "Write it out.")
+            nodes[-1].hold(known[event.anchor])
+        elif isinstance(event, yaml.ScalarEvent):
+            nodes[-1].hold(_Node())
+            if event.anchor:
+                known[event.anchor] = _Node()
+        elif isinstance(event, yaml.CollectionEndEvent):
+            ended = nodes.pop()
+            if ended.anchor:
+                known[ended.anchor] = ended
+            nodes[-1].hold(ended)
+        if len(nodes) + nodes[-1].levels > _MOST_LEVELS:
             raise _invalid(f"{called} is nested too deeply", "A specification has a few levels only.")
+        if nodes[-1].size > _MOST_NODES:
+            raise _invalid(f"{called} says more than {_MOST_NODES} things", "Split it.")
+
+
+@dataclass
+class _Node:
+    anchor: str | None = None
+    size: int = 1
+    levels: int = 1
+
+    def hold(self, other: "_Node") -> None:
+        self.size += other.size
+        self.levels = max(self.levels, other.levels + 1)
 
 
 def _read_entry(row: Any) -> Entry:
@@ -105,6 +135,12 @@ def _read_entry(row: Any) -> Entry:
         return Entry(name, spec=ModelSpec.from_dict(row))
     except BadRequest as error:
         return Entry(name, error=error)
+
+
+def _place(error: Exception) -> str:
+    """Return where and what is wrong, as far as the parser tells."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return (f", line {mark.line + 1}" if mark else "") + (f": {problem}" if problem else "")
 
 
 def _invalid(message: str, hint: str) -> BadRequest:

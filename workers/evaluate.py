@@ -175,7 +175,7 @@ def _begin(runtime: Runtime, lease: Lease, held: HeldLease) -> Task:
         facts=known,
         # Before the last look only what the race is run by is asked for.
         scores=to_measure(selection.scores) if is_last else (RANKED_BY,),
-        key=CacheKey(dataset.digest, spec.digest, max_images),
+        key=CacheKey(dataset.digest, spec.digest, max_images, runtime.settings.gradients),
         earlier=tuple(CacheKey(**key) for key in before.get("cache_keys", [])),
         question=Question.from_dict(selection.target) if selection.target else None,
         is_last=is_last,

@@ -24,24 +24,29 @@ GRADIENTS_VERSION = 1
 
 @dataclass(frozen=True)
 class CacheKey:
-    """One model on one data set, on at most ``max_images`` images."""
+    """One model on one data set, on at most ``max_images`` images.
+
+    ``gradients`` says whose gradients are scored, by which parameters, and of how many images: ``random-all-200``.
+    """
 
     dataset_digest: str
     model_digest: str
     max_images: int
+    gradients: str
 
     @property
     def extraction(self) -> str:
         """The object with features and logits."""
         return f"extractions/{self.dataset_digest}/{self.model_digest}/v{EXTRACTOR_VERSION}-{self.max_images}.npz"
 
-    def kernels(self, of_images: int, scalars: str, scope: str) -> str:
-        """Return the object with the kernels of gradients of about so many of the images."""
-        return self._of_gradients(f"gradients-{scalars}-{scope}", of_images)
+    @property
+    def kernels(self) -> str:
+        """The object with the kernels of gradients."""
+        return self._of_gradients("gradients", self.gradients)
 
     def linearisation(self, of_images: int) -> str:
         """Return the object with what forecasts need, gradients of about so many of the images among it."""
-        return self._of_gradients("linearisation", of_images)
+        return self._of_gradients("linearisation", str(of_images))
 
     @property
     def scores(self) -> str:
@@ -58,14 +63,14 @@ class CacheKey:
         """The object that says which of the evaluated images are near-duplicates; the same for all models."""
         return f"scores/{self.dataset_digest}/units-v{SCORES_VERSION}-{self.max_images}.npz"
 
-    def _of_gradients(self, kind: str, of_images: int) -> str:
-        name = f"{kind}-v{EXTRACTOR_VERSION}.{GRADIENTS_VERSION}-{of_images}-of-{self.max_images}"
+    def _of_gradients(self, kind: str, settings: str) -> str:
+        name = f"{kind}-v{EXTRACTOR_VERSION}.{GRADIENTS_VERSION}-{settings}-of-{self.max_images}"
         return f"extractions/{self.dataset_digest}/{self.model_digest}/{name}.npz"
 
     @property
     def _scored(self) -> str:
-        versions = f"v{EXTRACTOR_VERSION}.{SCORES_VERSION}"
-        return f"scores/{self.dataset_digest}/{self.model_digest}/{versions}-{self.max_images}"
+        name = f"v{EXTRACTOR_VERSION}.{SCORES_VERSION}.{GRADIENTS_VERSION}-{self.gradients}-{self.max_images}"
+        return f"scores/{self.dataset_digest}/{self.model_digest}/{name}"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,12 @@ def is_storable(text: str) -> bool:
     return _UNSTORABLE.search(text) is None
 
 
-def _storable(value: Any) -> Any:
+def storable(value: Any) -> Any:
+    """Return a JSON value that every database takes.
+
+    Raises:
+        PydanticCustomError: a text in it is not storable, a whole number too large, or the nesting too deep.
+    """
     waiting = [(value, 0)]
     while waiting:
         part, depth = waiting.pop()
@@ -53,9 +58,9 @@ async def refuse_unstorable_url(request: Request) -> None:
         )
 
 
-Text = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[str, AfterValidator(storable)]
 Name = Annotated[Text, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
-JsonObject = Annotated[dict[str, Any], AfterValidator(_storable)]
+JsonObject = Annotated[dict[str, Any], AfterValidator(storable)]
 
 
 class StrictModel(BaseModel):

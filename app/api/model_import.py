@@ -4,10 +4,11 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
+from pydantic_core import PydanticCustomError
 from starlette.concurrency import run_in_threadpool
 
 from app.api.access import Admin, Service, ServiceDep
-from app.api.envelopes import MAX_NAME_LENGTH, is_storable
+from app.api.envelopes import MAX_NAME_LENGTH, storable
 from app.api.problems import JobError, responses
 from app.domain.errors import BadRequest
 from app.domain.model_spec import ModelSpec
@@ -135,14 +136,12 @@ def _row(zoo: Models, number: int, entry: Entry, *, dry_run: bool) -> ImportedRo
 def _refusal(spec: ModelSpec) -> BadRequest | None:
     try:
         refuse_unusual_name(spec)
+        storable(spec.as_dict())
     except BadRequest as error:
         return error
-    texts = [spec.name, spec.license, spec.notes, spec.homepage or "", str(spec.as_dict())]
-    if all(is_storable(text) for text in texts):
-        return None
-    return BadRequest(
-        "invalid_model_spec", "A text has NUL or half a surrogate pair in it.", hint="Write it without such characters."
-    )
+    except PydanticCustomError as error:
+        return BadRequest("invalid_model_spec", error.message(), hint="Write it without such characters or numbers.")
+    return None
 
 
 def _shown(name: str | None) -> str | None:

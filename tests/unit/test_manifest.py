@@ -6,7 +6,7 @@ import pytest
 
 from app.domain.errors import BadRequest
 from app.domain.model_spec import ModelSpec, PackageSource
-from app.manifest import PACKAGED, PHOTOS, read_manifest
+from app.manifest import PACKAGED, PHOTOS, parse_manifest, read_manifest
 
 
 def test_packaged_zoo_is_complete() -> None:
@@ -63,6 +63,38 @@ def test_a_wrong_manifest_is_refused(tmp_path: Path, text: str, code: str, param
         read_manifest(path)
     assert (caught.value.code, caught.value.param) == (code, param)
     assert caught.value.hint
+
+
+def test_what_rows_share_may_stand_once(tmp_path: Path) -> None:
+    first = "{name: a, license: mit, source: &source {type: torchvision, entry: resnet18.IMAGENET1K_V1}}"
+    second = "{name: b, source: *source}"
+    third = "{<<: {license: bsd-3-clause, source: *source}, name: c}"
+    path = tmp_path / "zoo.yaml"
+    path.write_text(f"models: [{first}, {second}, {third}]")
+    specs = read_manifest(path)
+    assert [(spec.name, spec.license) for spec in specs] == [("a", "mit"), ("b", ""), ("c", "bsd-3-clause")]
+    assert [spec.source for spec in specs] == [specs[0].source] * 3
+
+
+LAUGHS = "models:\n- &a0 [ha, ha]\n" + "".join(f"- &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 8))
+CHAIN = "models:\n- &a0 [ha]\n" + "".join(f"- &a{n} [[[*a{n - 1}]]]\n" for n in range(1, 300))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (LAUGHS, "more than 500000 things"),
+        (CHAIN, "nested too deeply"),
+        ("[" * 100_000, "nested too deeply"),
+        ("models: &a [*a]", r"refers to \*a, which does not stand before"),
+        ("models: [*b]", r"refers to \*b"),
+        ("models:\n- {name: a\n- {name: b}", "line 3"),
+    ],
+)
+def test_bombs_are_refused_before_they_are_read(text: str, says: str) -> None:
+    with pytest.raises(BadRequest, match=says) as caught:
+        parse_manifest(text)
+    assert caught.value.code == "invalid_manifest"
 
 
 def test_a_name_given_twice_is_refused(tmp_path: Path) -> None:

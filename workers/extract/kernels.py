@@ -34,7 +34,7 @@ def kernels_of(
         EvaluationFailed: as ``gradient_sketches`` says.
     """
     runtime, held, settings = subject.runtime, subject.held, subject.runtime.settings
-    name = subject.key.kernels(settings.gradient_images, settings.gradient_scalars, settings.gradient_scope)
+    name = subject.key.kernels
     kept = load_kernels(runtime.objects, name)
     if kept is not None:
         return kept

@@ -3,6 +3,8 @@
 Legend: N images of an extraction, E images that are asked for, P images before them, D features, Z source classes.
 """
 
+import dataclasses
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +29,7 @@ def features_of(subject: Subject, earlier: tuple[CacheKey, ...]) -> Extraction:
     kept = load_extraction(runtime.objects, key)
     if kept is not None:
         return kept
-    everything = CacheKey(key.dataset_digest, key.model_digest, runtime.settings.max_images)
+    everything = dataclasses.replace(key, max_images=runtime.settings.max_images)
     whole = load_extraction(runtime.objects, everything) if everything != key else None
     rows_E = subject.evaluated.rows_E
     if whole is not None:

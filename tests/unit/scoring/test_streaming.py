@@ -199,4 +199,4 @@ def test_memory_of_the_default_scores(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < images * dimensions * 8 / 2
+    assert int(done.stdout) < 0.6 * images * dimensions * 8
