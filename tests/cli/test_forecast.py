@@ -69,6 +69,8 @@ def test_a_learning_rate_that_is_too_large_and_a_target_out_of_reach(served: Ser
     unstable = served.run("forecast", selection, "--model", "measured", "--lr", "900")
     assert "is not stable at a learning rate of 900" in unstable.out
     assert "learning_rate_over_limit" in unstable.out
+    short = served.run("forecast", selection, "--model", "measured", "--max-steps", "7", "--json")
+    assert short.json["training"]["steps"] == 7
     far = served.run("forecast", selection, "--model", "measured", "--target", "0.001")
     assert (far.code, "does not get there in 60 steps; its best is" in far.out) == (0, True)
 
