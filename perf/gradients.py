@@ -32,7 +32,7 @@ from torchvision.models import get_model
 from app.domain.model_spec import Preprocessing
 from perf.scores import peak_mib, reset_peak
 from workers.extract.gradients import gradient_sketches, random_probes
-from workers.zoo.architectures import TimmTrunk
+from workers.zoo.classifiers import TimmTrunk
 from workers.zoo.network import Network
 from workers.zoo.preprocessing import Preprocessor
 

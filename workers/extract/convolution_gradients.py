@@ -41,10 +41,27 @@ def conv2d(
         if weight is not None and sketched is not None:
             found[weight] = sketched(gradient_BOhw)
         if bias is not None:
-            found[bias] = tape.signs.vector(bias, gradient_BOhw.sum((2, 3)))
+            found[bias] = tape.signs_of(bias).vector(bias, gradient_BOhw.sum((2, 3)))
         return found
 
     return tape.watch(output_BOhw, contribution, "conv2d", weight, bias)
+
+
+def conv1d(
+    tape: GradientTape,
+    input_BIl: Tensor,
+    weight_OIl: Tensor,
+    bias_O: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """``torch.nn.functional.conv1d``: a convolution of images one pixel high."""
+    kernel_OI1l = tape.derive(torch.unsqueeze, weight_OIl, 2)
+    sides = padding if isinstance(padding, str) else (0, _single(padding))
+    across, apart = (1, _single(stride)), (1, _single(dilation))
+    return conv2d(tape, input_BIl.unsqueeze(2), kernel_OI1l, bias_O, across, sides, apart, groups).squeeze(2)
 
 
 class _WeightGradient:
@@ -66,7 +83,7 @@ class _WeightGradient:
         dilation: Any,
         groups: int,
     ) -> None:
-        self._name, self._signs, self._groups = name, tape.signs, groups
+        self._name, self._signs, self._groups, self._images = name, tape.signs_of(name), groups, tape.batch_size
         input_BIx = input_BIx.detach()
         outputs, inputs, *kernel = weight_shape
         self._rows = self._signs.rows(outputs // groups)
@@ -92,10 +109,10 @@ class _WeightGradient:
         if self._whole:
             rows_BGRp = rows_BRhw.reshape(batch * self._groups, self._rows, -1)
             columns_BGKp = self._input_BKx.reshape(batch * self._groups, self._columns, -1)
-            found = torch.bmm(rows_BGRp, columns_BGKp.transpose(1, 2))
+            found = torch.bmm(rows_BGRp, columns_BGKp.transpose(1, 2)).reshape(batch, -1)
         else:
             found = self._correlated(rows_BRhw)
-        found_BGS = found.reshape(batch, self._groups, -1)
+        found_BGS = found.reshape(len(found), self._groups, -1)
         kept = self._signs.entries(self._groups, self._rows * self._columns)
         if self._groups > 1 and kept < self._groups:
             signs_GK = self._signs.draw(f"{self._name} groups", (self._groups, kept), kept, found_BGS)
@@ -131,11 +148,12 @@ class _WeightGradient:
         stride, padding, dilation = self._geometry
         shape = (self._groups * self._rows, self._columns, *self._kernel)
         weight = rows_BRhw.new_empty(shape)
-        found = rows_BRhw.new_empty((len(rows_BRhw), *shape))
-        for image in range(len(rows_BRhw)):
+        found = rows_BRhw.new_empty((self._images, *shape))
+        rows, inputs = rows_BRhw.chunk(self._images), self._input_BKx.chunk(self._images)
+        for image in range(self._images):
             _, found[image], _ = torch.ops.aten.convolution_backward(
-                rows_BRhw[image : image + 1],
-                self._input_BKx[image : image + 1],
+                rows[image],
+                inputs[image],
                 weight,
                 None,
                 stride,
@@ -147,6 +165,10 @@ class _WeightGradient:
                 (False, True, False),
             )
         return found
+
+
+def _single(value: Any) -> int:
+    return int(value if isinstance(value, int) else value[0])
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from app.domain.errors import EvaluationFailed
 from app.domain.interruption import Interrupted
 from app.scoring.gradient_kernels import GradientKernels
-from workers.extract.gradient_tape import GradientTape
+from workers.extract.gradient_tape import GradientTape, unsupported
+from workers.extract.image_axis import Fingerprints
 from workers.extract.layer_gradients import RULES
 from workers.extract.memory import is_out_of_memory
 from workers.extract.pixel_batches import PixelBatches
@@ -185,7 +186,7 @@ class _Pass:
         self._network = network
         self._signs = Signs(sketch)
         self._directions_DP = torch.from_numpy(directions_DP)
-        self.names = self._checked(first_1HWC, scope)
+        self.names, self._mixed = self._checked(first_1HWC, scope)
 
     def batch(self, pixels_BHWC: Tensor) -> Iterable[tuple[NDArray[np.float32], list[NDArray[np.float32]]]]:
         """Yield the features and the sketches of a batch, in parts that fit into memory."""
@@ -210,8 +211,11 @@ class _Pass:
 
     def _part(self, part_BHWC: Tensor) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         started = time.perf_counter()
-        tape = GradientTape(self._network.trunk, RULES, self._signs, len(part_BHWC), frozenset(self.names))
-        features_BD = self._forward(part_BHWC, tape)
+        batch_BCHW = self._prepared(part_BHWC)
+        tape = GradientTape(
+            self._network.trunk, RULES, self._signs, batch_BCHW, only=frozenset(self.names), mixed=self._mixed
+        )
+        features_BD = self._forward(batch_BCHW, tape)
         directions_DP = self._directions_DP.to(features_BD)
         between = time.perf_counter()
         probes = []
@@ -225,34 +229,49 @@ class _Pass:
         self.seconds["backward"] += time.perf_counter() - between
         return features_BD.detach().cpu().numpy(), layers
 
-    def _forward(self, part_BHWC: Tensor, tape: GradientTape) -> Tensor:
-        batch_BCHW = self._network.preprocess(part_BHWC.to(self._network.device, non_blocking=True))
+    def _prepared(self, part_BHWC: Tensor) -> Tensor:
+        batch_BCHW: Tensor = self._network.preprocess(part_BHWC.to(self._network.device, non_blocking=True))
+        return batch_BCHW
+
+    def _forward(self, batch_BCHW: Tensor, tape: GradientTape) -> Tensor:
         with torch.enable_grad(), tape:
             features_BD: Tensor = self._network.trunk(batch_BCHW)
         return features_BD
 
-    def _checked(self, first_1HWC: Tensor, scope: Scope) -> list[str]:
-        """Return the names of the parameters in scope, none of them left out without a word."""
+    def _checked(self, first_1HWC: Tensor, scope: Scope) -> tuple[list[str], frozenset[str]]:
+        """Return the names of the parameters in scope, none left out without a word, and of those used in two ways."""
         started = time.perf_counter()
-        trunk = self._network.trunk
-        tape = GradientTape(trunk, RULES, self._signs, 1)
         try:
-            features_1D = self._forward(first_1HWC, tape)
+            used = self._used(first_1HWC)
             influential = self._influential(first_1HWC)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             raise self._too_large(first_1HWC) from error
         self.seconds["check"] = time.perf_counter() - started
-        if features_1D.shape[1] != len(self._directions_DP):
-            raise ValueError(f"{features_1D.shape[1]} features need as many rows of directions")
         for name in influential:
-            if name not in tape.used:
-                raise tape.unsupported(name, "no operation was seen to use it")
-        names = [name for name in tape.used if name in influential]
-        if scope == "all":
-            return names
-        return _last_convolution(names, tape.used)
+            if name not in used:
+                raise unsupported(self._network.trunk, name, "no operation was seen to use it")
+        names = [name for name in used if name in influential]
+        mixed = frozenset(name for name in names if len(used[name]) > 1)
+        return (names if scope == "all" else _last_convolution(names, used)), mixed
+
+    def _used(self, first_1HWC: Tensor) -> dict[str, set[str]]:
+        """Return the parameters' names and uses; refuse a network in which the images do not stay the first axis."""
+        pair_2HWC = torch.cat([first_1HWC, 255 - first_1HWC])
+        directions: dict[int, Tensor] = {}
+        passes = [Fingerprints(directions), Fingerprints(directions)]
+        for pair, fingerprints in zip((pair_2HWC, pair_2HWC.flip(0)), passes, strict=True):
+            batch_BCHW = self._prepared(pair)
+            tape = GradientTape(self._network.trunk, RULES, self._signs, batch_BCHW, fingerprints=fingerprints)
+            dimensions = self._forward(batch_BCHW, tape).shape[1]
+        moved = passes[0].moved(passes[1])
+        if moved is not None:
+            reason = "the images are not the first axis of what it is applied to"
+            raise unsupported(self._network.trunk, moved, reason)
+        if dimensions != len(self._directions_DP):
+            raise ValueError(f"{dimensions} features need as many rows of directions")
+        return tape.used
 
     def _too_large(self, pixels_BHWC: Tensor) -> EvaluationFailed:
         return EvaluationFailed(
@@ -282,9 +301,9 @@ class _Pass:
         return {name for name, gradient in zip(differentiable, gradients, strict=True) if gradient is not None}
 
 
-def _last_convolution(names: list[str], kinds: dict[str, str]) -> list[str]:
-    convolutions = [name for name in names if kinds[name] == "conv2d"]
-    dense = [name for name in names if kinds[name] == "linear"]
+def _last_convolution(names: list[str], kinds: dict[str, set[str]]) -> list[str]:
+    convolutions = [name for name in names if kinds[name] & {"conv2d", "derived conv2d"}]
+    dense = [name for name in names if kinds[name] & {"linear", "derived linear"}]
     layers = {name.rpartition(".")[0] for name in convolutions}
     candidates = dense if dense and len(layers) < 2 else convolutions
     layer = candidates[-1].rpartition(".")[0]

@@ -50,5 +50,6 @@ def kernels_of(
         should_stop=held.should_stop,
     )
     kernels = dataclasses.replace(sketches.kernels(), drawn=is_drawn)
+    subject.ran.add("gradients")
     store_kernels(runtime.objects, name, kernels)
     return kernels

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from app.domain.errors import EvaluationFailed
+from workers.extract.dense_gradients import mul
 from workers.extract.gradient_tape import GradientTape
 
 
@@ -41,12 +42,14 @@ def batch_norm(
     values = input_BCx.detach()
 
     def contribution(gradient_BCx: Tensor) -> dict[str, Tensor]:
-        scales_BC, shifts_BC = (gradient_BCx.new_empty(gradient_BCx.shape[:2]) for _ in range(2))
-        for image in range(len(gradient_BCx)):
+        shape = (tape.batch_size, gradient_BCx.shape[1])
+        scales_BC, shifts_BC = gradient_BCx.new_empty(shape), gradient_BCx.new_empty(shape)
+        gradients, inputs = gradient_BCx.chunk(tape.batch_size), values.chunk(tape.batch_size)
+        for image in range(tape.batch_size):
             # One fused pass over an image: no product as large as its activations is ever written.
             _, scales_BC[image], shifts_BC[image] = torch.ops.aten.native_batch_norm_backward(
-                gradient_BCx[image : image + 1],
-                values[image : image + 1],
+                gradients[image],
+                inputs[image],
                 factor_C,
                 running_mean,
                 running_var,
@@ -77,13 +80,25 @@ def layer_norm(
     values = input_Bx.detach()
 
     def summed(gradient_Bx: Tensor) -> Tensor:
-        return gradient_Bx.reshape(len(gradient_Bx), -1, *shape).sum(1).flatten(1)
+        return gradient_Bx.reshape(tape.batch_size, -1, *shape).sum(1).flatten(1)
 
     def contribution(gradient_Bx: Tensor) -> dict[str, Tensor]:
         product_Bx = functional.layer_norm(values, shape, None, None, eps).mul_(gradient_Bx)
         return _vectors(tape, (scale, summed(product_Bx)), (shift, summed(gradient_Bx)))
 
     return tape.watch(output_Bx, contribution, "layer_norm", scale, shift)
+
+
+def rms_norm(
+    tape: GradientTape,
+    input_Bx: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:
+    """``torch.nn.functional.rms_norm``."""
+    normalized_Bx = functional.rms_norm(input_Bx, list(normalized_shape), None, eps)
+    return normalized_Bx if weight is None else mul(tape, normalized_Bx, weight)
 
 
 def group_norm(
@@ -134,7 +149,7 @@ class _FrozenBatchNorm(torch.autograd.Function):
 
 
 def _vectors(tape: GradientTape, *found: tuple[str | None, Tensor]) -> dict[str, Tensor]:
-    return {name: tape.signs.vector(name, vector_BC) for name, vector_BC in found if name is not None}
+    return {name: tape.signs_of(name).vector(name, vector_BC) for name, vector_BC in found if name is not None}
 
 
 def _detached(tensor: Tensor | None) -> Tensor | None:

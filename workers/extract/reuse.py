@@ -46,6 +46,7 @@ def features_of(subject: Subject, earlier: tuple[CacheKey, ...]) -> Extraction:
         on_progress=lambda done: held.report("extracting", len(known_P) + done, len(rows_E)),
         should_stop=held.should_stop,
     )
+    subject.ran.add("features")
     if before is not None:
         extraction = _merged(before, extraction, np.searchsorted(rows_E, known_P), len(rows_E))
     store_extraction(runtime.objects, key, extraction)

@@ -88,3 +88,13 @@ class Signs:
         """Return (B, K) for whole matrices (B, O, I)."""
         rows_BIR = self.outputs(name, table_BOI.transpose(1, 2))
         return self.inputs(name, rows_BIR.transpose(1, 2)).flatten(1)
+
+    def whole(self, name: str, gradient_Bx: Tensor) -> Tensor:
+        """Return (B, K) for whole gradients (B, ...) of a parameter: of a vector, a matrix, or a kernel by its taps."""
+        if gradient_Bx.dim() < 3:
+            return self.vector(name, gradient_Bx.reshape(len(gradient_Bx), -1))
+        batch, outputs, inputs = gradient_Bx.shape[:3]
+        if self._size is None:
+            return gradient_Bx.flatten(1)
+        taps_BtOI = gradient_Bx.reshape(batch, outputs, inputs, -1).permute(0, 3, 1, 2)
+        return self.table(name, taps_BtOI.reshape(-1, outputs, inputs)).reshape(batch, -1)

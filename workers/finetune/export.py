@@ -41,7 +41,7 @@ class Export:
 def write_export(export: Export, file: IO[bytes], *, base: Network | None = None) -> None:
     """Write an archive of weights.safetensors, README.md, finetune.py and, with ``base``, base.safetensors.
 
-    The weights have the names of the plain timm or torchvision network, whose class names lie in the metadata. The same
+    The weights have the names of the library's plain network, whose class names lie in the metadata. The same
     content gives the same bytes. Besides the network, one file of the archive is in memory at a time.
 
     Args:
@@ -74,7 +74,7 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes | str) -> None:
 
 
 def finetune_script(spec: ModelSpec, recipe: Recipe, learning_rate: float) -> str:
-    """Return a Python script that trains and answers with plain torch, timm and torchvision.
+    """Return a Python script that trains and answers with plain torch and timm, torchvision or transformers.
 
     Args:
         spec: a specification whose preprocessing is stated.
@@ -95,8 +95,9 @@ def _settings(spec: ModelSpec, steps: Preprocessing, recipe: Recipe, learning_ra
     return [
         f"import {library}",
         "",
-        f"RESIZE = {steps.resize!r}  # pixels of the shorter side; None: the whole image is stretched to the crop",
+        f"RESIZE = {steps.resize!r}  # pixels of the shorter side, or height and width; None: stretched to the crop",
         f"CROP = {steps.crop!r}  # height, width",
+        f'CROP_CORNER = "{steps.crop_corner}"  # where the margins cannot be equal',
         f"INTERPOLATION = Image.Resampling.{steps.interpolation.upper()}",
         f'CHANNELS = "{steps.channels}"',
         f"DIVIDE_BY = {steps.divide_by!r}",

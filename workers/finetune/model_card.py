@@ -28,12 +28,14 @@ def model_card(
     steps = spec.preprocessing
     assert steps is not None
     learned_from = ", ".join(spec.pretraining.datasets) if spec.pretraining is not None else ""
-    resized = (
-        f"the whole image is stretched to {steps.crop[1]} x {steps.crop[0]} pixels"
-        if steps.resize is None
-        else f"the shorter side is resized to {steps.resize} pixels, of which the centre {steps.crop[1]} x "
-        f"{steps.crop[0]} is used"
-    )
+    crop = f"{steps.crop[1]} x {steps.crop[0]}"
+    if steps.resize is None:
+        resized = f"the whole image is stretched to {crop} pixels"
+    elif isinstance(steps.resize, int):
+        resized = f"the shorter side is resized to {steps.resize} pixels, of which the centre {crop} is used"
+    else:
+        stretched = f"{steps.resize[1]} x {steps.resize[0]}"
+        resized = f"the whole image is stretched to {stretched} pixels, of which the centre {crop} is used"
     tried = ", ".join(f"{trial.learning_rate:g} ({_validation(trial.validation_accuracy)})" for trial in tuned.trials)
     lines = [
         f"# {_line(spec.name)}, fine-tuned on {_line(dataset_name)}",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from app.domain.finetuning import BatchNorm, Loss
-from workers.zoo.architectures import TimmTrunk
+from workers.zoo.classifiers import TimmTrunk, timm_classifiers
 from workers.zoo.network import Network
 from workers.zoo.preprocessing import Preprocessor
 
@@ -37,7 +37,7 @@ class TunedNetwork(nn.Module):
         """Return a network to train for ``num_classes`` classes; ``network`` itself keeps its weights."""
         trunk = copy.deepcopy(network.trunk)
         if isinstance(trunk, TimmTrunk):
-            _drop_classifier(trunk.module)
+            _drop_classifiers(trunk.module)
         tuned = cls(trunk, copy.deepcopy(network.preprocess), network.feature_dim, num_classes)
         return tuned.requires_grad_(True)
 
@@ -69,11 +69,10 @@ class TunedNetwork(nn.Module):
                     module.train()
 
 
-def _drop_classifier(module: nn.Module) -> None:
-    """Take out the source's classifier, which a trunk of timm holds and does not use."""
-    classifier = module.get_classifier()  # type: ignore[operator]
-    [name] = [name for name, part in module.named_modules() if part is classifier]
-    module.set_submodule(name, nn.Identity())
+def _drop_classifiers(module: nn.Module) -> None:
+    """Take out the source's classifiers, which a trunk of timm holds and does not use."""
+    for name in timm_classifiers(module):
+        module.set_submodule(name, nn.Identity())
 
 
 def summed_loss(logits_BC: Tensor, labels_B: Tensor, loss: Loss) -> Tensor:

@@ -1,30 +1,20 @@
-"""Architectures by name, from timm and torchvision, built without weights."""
+"""Architectures by name, from timm, torchvision and transformers, built without weights."""
 
+from collections import OrderedDict
 from typing import Any
 
 import timm
 import torch
 import torchvision.models
 from torch import nn
-from torchvision.models import VGG, get_model, list_models
+from torchvision.models import VGG, SqueezeNet, get_model, list_models
 
 from app.domain.errors import ModelRejected
 from app.domain.model_spec import ModelSpec
+from workers.zoo.classifiers import timm_head, timm_trunk
 from workers.zoo.containers import Tensors
 from workers.zoo.layouts import native_state
-
-
-class TimmTrunk(nn.Module):
-    """A timm network up to its pooled features, the input of its classifier."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, batch_BCHW: torch.Tensor) -> torch.Tensor:
-        """Return the features (B, D)."""
-        features_BD: torch.Tensor = self.module.forward_head(self.module.forward_features(batch_BCHW), pre_logits=True)  # type: ignore[operator]
-        return features_BD
+from workers.zoo.unfilled_parameters import UnfilledParameters
 
 
 def build(spec: ModelSpec) -> nn.Module:
@@ -34,10 +24,21 @@ def build(spec: ModelSpec) -> nn.Module:
         ModelRejected: ``unknown_architecture``.
     """
     library, _, name = spec.architecture.partition(":")
+    if library == "transformers":
+        from workers.zoo.transformers_network import build_transformers
+
+        return build_transformers(spec)
     known = timm.is_model(name) if library == "timm" else name in list_models(module=torchvision.models)
     if not known:
         raise _unknown(spec, f"{library} has no image classifier {name}", "Check the name against the library's list.")
-    return (_build_timm(name, spec) if library == "timm" else _build_torchvision(name, spec)).eval()
+    try:
+        module = _build_timm(name, spec) if library == "timm" else _build_torchvision(name, spec)
+    except (TypeError, ValueError, KeyError, AssertionError) as error:
+        if not spec.arguments:
+            raise
+        hint = "Give in arguments what the library's constructor takes."
+        raise _unknown(spec, f"its constructor refuses {spec.arguments}: {error}", hint) from error
+    return module.eval()
 
 
 def skeleton(spec: ModelSpec) -> nn.Module:
@@ -50,7 +51,8 @@ def skeleton(spec: ModelSpec) -> nn.Module:
         with torch.device("meta"):
             return build(spec)
     except NotImplementedError:  # a few constructors compute with their initial values
-        return build(spec)
+        with UnfilledParameters():
+            return build(spec)
 
 
 def build_with(spec: ModelSpec, tensors: Tensors) -> nn.Module:
@@ -59,29 +61,44 @@ def build_with(spec: ModelSpec, tensors: Tensors) -> nn.Module:
     Raises:
         ModelRejected: ``unknown_architecture``, ``weights_mismatch``.
     """
+    if spec.architecture.startswith("transformers:"):
+        from workers.zoo.transformers_network import load_transformers
+
+        return load_transformers(spec, tensors)
     module = skeleton(spec)
-    state = native_state(tensors, module.state_dict(), spec.state_format)
+    expected = module.state_dict()
+    state = OrderedDict(native_state(tensors, expected, spec.state_format))
+    # A file has no versions of layers: every name and shape fits, and so its layers are those of this construction.
+    state._metadata = expected._metadata  # type: ignore[attr-defined]
     module.load_state_dict(state, strict=True, assign=True)
     if any(buffer.is_meta for buffer in module.buffers()):
         # Some buffers are computed on construction and not part of the state: these need a real construction.
-        module = build(spec)
-        module.load_state_dict(state, strict=True)
+        with UnfilledParameters():
+            module = build(spec)
+        module.load_state_dict(state, strict=True, assign=True)
     return module
 
 
 def split(module: nn.Module, spec: ModelSpec) -> tuple[nn.Module, nn.Module | None]:
     """Split a network into its trunk, which ends at the pooled features, and its classifier, None where it has none.
 
+    The features are what the last layer reads (``workers.zoo.classifiers``): in torchvision's networks the input of
+    their last dense layer, so that the hidden dense layers of AlexNet and VGG belong to the trunk.
+
     Raises:
-        ModelRejected: ``unknown_architecture`` where the network has no single classifier at its end.
+        ModelRejected: ``unknown_architecture`` where the output is not a classifier's on a vector of features.
     """
+    if spec.architecture.startswith("transformers:"):
+        from workers.zoo.transformers_network import split_transformers
+
+        return split_transformers(module, spec)
     if spec.architecture.startswith("timm:"):
         if spec.head is None:
             return module, None
-        head = module.get_classifier()  # type: ignore[operator]
-        if not isinstance(head, nn.Module):
-            raise _unknown(spec, "it has several classifiers", "Use the variant with one classifier.")
-        return TimmTrunk(module), head
+        try:
+            return timm_trunk(module), timm_head(module)
+        except ValueError as error:
+            raise _unknown(spec, str(error), "Use another architecture.") from error
     if spec.head is None:
         return module, None
     name = _last_linear(module, spec)
@@ -94,7 +111,7 @@ def _build_timm(name: str, spec: ModelSpec) -> nn.Module:
     # Keras pads stride-2 convolutions at the right and the bottom only, and adds 1e-3 to a variance.
     keras: dict[str, Any] = {"pad_type": "same", "bn_eps": 1e-3} if spec.state_format.startswith("keras") else {}
     classes = 0 if spec.head is None else spec.head.num_classes
-    module: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **keras)
+    module: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, **keras, **spec.arguments)
     return module
 
 
@@ -102,7 +119,7 @@ def _build_torchvision(name: str, spec: ModelSpec) -> nn.Module:
     options: dict[str, Any] = {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
     if spec.head is not None:
         options["num_classes"] = spec.head.num_classes
-    module: nn.Module = get_model(name, weights=None, **options)
+    module: nn.Module = get_model(name, weights=None, **options, **spec.arguments)
     if spec.head is None:
         _remove_head(module, spec)
     return module
@@ -113,11 +130,16 @@ def _remove_head(module: nn.Module, spec: ModelSpec) -> None:
         # Its two hidden dense layers belong to the classifier: without it, the features are averaged.
         module.avgpool = nn.AdaptiveAvgPool2d(1)
         module.classifier = nn.Identity()
+    elif isinstance(module, SqueezeNet):
+        module.classifier = nn.AdaptiveAvgPool2d(1)
     else:
         module.set_submodule(_last_linear(module, spec), nn.Identity())
 
 
 def _last_linear(module: nn.Module, spec: ModelSpec) -> str:
+    if isinstance(module, SqueezeNet):
+        hint = "Leave head out, and classifier.* out of the file: the features are then averaged."
+        raise _unknown(spec, "it classifies every place of the image and averages the answers", hint)
     names: list[str] = [name for name, part in module.named_modules() if isinstance(part, nn.Linear)]
     if not names:
         raise _unknown(spec, "it does not end in a linear classifier", "Use another architecture.")

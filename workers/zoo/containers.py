@@ -35,9 +35,11 @@ def rewrite(original: Path, target: Path, *, only_safetensors: bool) -> None:
     """
     with original.open("rb") as file:
         head = file.read(16)
-    if not only_safetensors and head.startswith(HDF5_MAGIC):
+    # Its length comes first in a safetensors file, and may begin with the byte of a pickle.
+    is_safetensors = only_safetensors or head[8:9] == b"{"
+    if not is_safetensors and head.startswith(HDF5_MAGIC):
         tensors = _read_hdf5(original)
-    elif not only_safetensors and head.startswith(TORCH_MAGICS):
+    elif not is_safetensors and head.startswith(TORCH_MAGICS):
         tensors = _read_torch(original)
     else:
         tensors = read(original)

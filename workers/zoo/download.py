@@ -8,8 +8,10 @@ import fsspec
 import httpx
 
 from app.domain.errors import ModelRejected
+from workers.zoo.disk_room import is_disk_full
 
 CHUNK = 1 << 20
+_STATE_THE_HASH = "Check that the source serves the file you mean, then state its hash."
 TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
@@ -19,7 +21,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verify_sha256(path: Path, expected: str, what: str, param: str) -> None:
+def verify_sha256(path: Path, expected: str, what: str, param: str, hint: str = _STATE_THE_HASH) -> None:
     """Refuse a file whose SHA-256 does not begin with ``expected``.
 
     Raises:
@@ -31,7 +33,7 @@ def verify_sha256(path: Path, expected: str, what: str, param: str) -> None:
             "weights_hash_mismatch",
             f"{what} has SHA-256 {found}, not {expected}",
             param=param,
-            hint="Check that the source serves the file you mean, then state its hash.",
+            hint=hint,
         )
 
 
@@ -42,6 +44,7 @@ def download(uri: str, path: Path) -> None:
 
     Raises:
         ModelRejected: ``weights_unavailable``.
+        OSError: the disk is full (``workers.zoo.disk_room.is_disk_full``).
     """
     try:
         if urlsplit(uri).scheme in {"http", "https"}:
@@ -51,6 +54,8 @@ def download(uri: str, path: Path) -> None:
                 while chunk := remote.read(CHUNK):
                     local.write(chunk)
     except (OSError, ValueError, ImportError, httpx.HTTPError, httpx.InvalidURL) as error:
+        if is_disk_full(error):
+            raise
         raise ModelRejected(
             "weights_unavailable",
             f"{uri} could not be read: {error}",

@@ -3,7 +3,7 @@
 Keras keeps convolution kernels as height, width, in, out (HWIO), PyTorch as out, in, height, width (OIHW).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -123,12 +123,17 @@ def _refuse_differences(state: Tensors, expected: Mapping[str, torch.Tensor]) ->
             if name in state and state[name].shape != tensor.shape
         ],
     }
+    if any(differences.values()):
+        raise weights_mismatch(differences)
+
+
+def weights_mismatch(differences: Mapping[str, Sequence[str]]) -> ModelRejected:
+    """Return the error of weights that do not fit an architecture; ``differences`` lists names by what is wrong."""
     found = [f"{len(names)} {kind}: {_shortened(names)}" for kind, names in differences.items() if names]
-    if found:
-        raise _mismatch("; ".join(found))
+    return _mismatch("; ".join(found))
 
 
-def _shortened(names: list[str], most: int = 8) -> str:
+def _shortened(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 

@@ -5,6 +5,8 @@
 Geometry works on 8-bit pixels, image by image, on the CPU; arithmetic works on whole batches, on the network's device.
 """
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,11 +15,16 @@ from torch import Tensor, nn
 
 from app.domain.model_spec import Preprocessing
 
-RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
 class Preprocessor(nn.Module):
-    """The steps of one ``Preprocessing``; agrees with torchvision's and timm's transforms to 1e-6."""
+    """The steps of one ``Preprocessing``; agrees with torchvision's, timm's and transformers' own to 1e-6."""
 
     mean_C11: Tensor
     std_C11: Tensor
@@ -43,7 +50,8 @@ class Preprocessor(nn.Module):
         if self.steps.resize is None:
             return np.asarray(image.resize((width, height), resample))
         scaled = image.resize(_scaled(image.size, self.steps.resize), resample)
-        left, top = round((scaled.width - width) / 2), round((scaled.height - height) / 2)
+        rounded = math.floor if self.steps.crop_corner == "floored" else round
+        left, top = rounded((scaled.width - width) / 2), rounded((scaled.height - height) / 2)
         return np.asarray(scaled.crop((left, top, left + width, top + height)))
 
     def forward(self, pixels_BHWC: Tensor) -> Tensor:
@@ -54,8 +62,10 @@ class Preprocessor(nn.Module):
         return batch_BCHW.div_(self.steps.divide_by).sub_(self.mean_C11).div_(self.std_C11)
 
 
-def _scaled(size: tuple[int, int], shorter: int) -> tuple[int, int]:
+def _scaled(size: tuple[int, int], shorter: int | tuple[int, int]) -> tuple[int, int]:
     """Return width and height with the shorter side at ``shorter``, the longer rounded down as torchvision does."""
+    if isinstance(shorter, tuple):
+        return shorter[1], shorter[0]
     width, height = size
     if width <= height:
         return shorter, int(shorter * height / width)

@@ -10,6 +10,9 @@ from app.domain.errors import ModelRejected
 from app.domain.model_spec import ModelSpec
 from workers.zoo.network import Network
 
+SAME_PHOTOS = 1e-6
+"""Features that differ between photos by less, relative to their size, are the same for every image."""
+
 SAME_PASS = 1e-6
 """Largest relative difference between two passes over the same batch."""
 
@@ -62,7 +65,7 @@ def check_forward(network: Network, module: nn.Module, batch_BCHW: Tensor) -> st
         batch_BCHW: photos.
 
     Raises:
-        ModelRejected: ``forward_failed``, ``features_not_pooled``, ``non_finite_features``.
+        ModelRejected: ``forward_failed``, ``features_not_pooled``, ``non_finite_features``, ``constant_features``.
     """
     try:
         features_BD, logits_BZ = _pass(network, batch_BCHW)
@@ -89,6 +92,13 @@ def check_forward(network: Network, module: nn.Module, batch_BCHW: Tensor) -> st
             "the network turns photos into NaN or infinity",
             param="source",
             hint="Check the preprocessing, and that the weights are those of this architecture.",
+        )
+    if _relative_difference(features_BD[1:], features_BD[:1].expand_as(features_BD[1:])) <= SAME_PHOTOS:
+        raise ModelRejected(
+            "constant_features",
+            f"{len(features_BD)} different photos have the same features",
+            param="source",
+            hint="Check the weights and the preprocessing: no class can be told from another by such features.",
         )
     if (difference := _relative_difference(outputs_BZ[:1], own_BZ)) > SAME_IMAGE:
         raise ModelRejected(

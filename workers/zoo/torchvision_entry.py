@@ -22,6 +22,10 @@ INTERPOLATIONS: dict[InterpolationMode, Interpolation] = {
 }
 
 
+_SWAG_LICENSE = "https://github.com/facebookresearch/SWAG/blob/main/LICENSE"
+_LICENSES = {_SWAG_LICENSE: "CC-BY-NC-4.0"}
+
+
 def find_entry(entry: str) -> WeightsEnum:
     """Return torchvision's weights for ``MODEL.WEIGHTS``, such as ``resnet50.IMAGENET1K_V2``.
 
@@ -73,16 +77,41 @@ def resolve(spec: ModelSpec, sha256: str) -> ModelSpec:
         return spec
     weights = find_entry(spec.source.entry)
     meta: dict[str, Any] = weights.meta
+    if not meta["categories"]:
+        raise ModelRejected(
+            "unknown_weights_entry",
+            f"{spec.source.entry} holds the weights of a part of the network only",
+            param="source.entry",
+            hint="Use another entry of the same network.",
+        )
     imagenet = "ImageNet-1K" in meta["_metrics"]
+    license_ = meta.get("license", "BSD-3-Clause")
     return dataclasses.replace(
         spec,
         source=dataclasses.replace(spec.source, sha256=sha256),
-        license=spec.license or meta.get("license", "BSD-3-Clause"),
+        arguments=spec.arguments or _arguments(spec.source.entry, meta),
+        license=spec.license or _LICENSES.get(license_, license_),
         preprocessing=spec.preprocessing or _preprocessing(weights),
         head=spec.head or Head(num_classes=len(meta["categories"]), label_set="imagenet-1k" if imagenet else "other"),
-        pretraining=spec.pretraining or Pretraining(datasets=("imagenet-1k",) if imagenet else ()),
+        pretraining=spec.pretraining or _pretraining(weights.name, imagenet=imagenet),
         homepage=spec.homepage or meta.get("recipe"),
     )
+
+
+def _arguments(entry: str, meta: dict[str, Any]) -> dict[str, Any]:
+    """Return what torchvision's constructors change by themselves where they are given weights."""
+    if entry.startswith(("googlenet.", "inception_v3.")):
+        return {"transform_input": True}
+    if entry.startswith("vit_"):
+        return {"image_size": meta["min_size"][0]}
+    return {}
+
+
+def _pretraining(name: str, *, imagenet: bool) -> Pretraining:
+    datasets = ("imagenet-1k",) if imagenet else ()
+    if "SWAG" in name:
+        return Pretraining(datasets=("instagram-3.6b", *datasets), method="weakly supervised, fine-tuned")
+    return Pretraining(datasets=datasets)
 
 
 def _preprocessing(weights: WeightsEnum) -> Preprocessing:

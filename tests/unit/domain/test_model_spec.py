@@ -6,13 +6,22 @@ from typing import Any
 import pytest
 
 from app.domain.errors import BadRequest
-from app.domain.model_spec import ModelSpec, SafetensorsSource, TorchvisionSource
+from app.domain.model_sources import (
+    PluginSource,
+    SafetensorsSource,
+    TimmSource,
+    TorchvisionSource,
+    TransformersSource,
+    UploadSource,
+)
+from app.domain.model_spec import ModelSpec
 
 HASH = "0" * 64
 FULL: dict[str, Any] = {
     "name": "tiny",
     "source": {"type": "safetensors", "uri": "file:///weights/tiny.safetensors", "sha256": HASH},
     "architecture": "timm:test_resnet",
+    "arguments": {"drop_rate": 0.0},
     "license": "MIT",
     "state_format": "native",
     "preprocessing": {
@@ -21,6 +30,7 @@ FULL: dict[str, Any] = {
         "interpolation": "bilinear",
         "mean": [0, 0.5, 0.5],
         "std": [0.5, 0.5, 0.5],
+        "crop_corner": "floored",
         "channels": "BGR",
         "divide_by": 255,
     },
@@ -74,6 +84,52 @@ def test_a_torchvision_source_says_it_all() -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "read", "architecture"),
+    [
+        ({"type": "timm", "id": "resnet18.a1_in1k"}, TimmSource(id="resnet18.a1_in1k"), "timm:resnet18"),
+        ({"type": "timm", "id": "hf-hub:timm/resnet18.a1_in1k"}, TimmSource(id="hf-hub:timm/resnet18.a1_in1k"), ""),
+        ({"type": "timm", "id": "hf-hub:a/b@v1"}, TimmSource(id="hf-hub:a/b", revision="v1"), ""),
+        ({"type": "timm", "id": "hf-hub:a/b", "sha256": HASH}, TimmSource(id="hf-hub:a/b", sha256=HASH), ""),
+        (
+            {"type": "transformers", "id": "facebook/dinov2-base", "revision": "refs/pr/1"},
+            TransformersSource(id="facebook/dinov2-base", revision="refs/pr/1"),
+            "",
+        ),
+        ({"type": "plugin", "plugin": "shelf"}, PluginSource(plugin="shelf"), ""),
+        (
+            {"type": "plugin", "plugin": "shelf", "options": {"a": [1, {"b": None}]}},
+            PluginSource(plugin="shelf", options={"a": [1, {"b": None}]}),
+            "",
+        ),
+    ],
+)
+def test_some_sources_say_how_the_network_is_built(source: dict[str, Any], read: Any, architecture: str) -> None:
+    spec = ModelSpec.from_dict({"name": "r", "source": source})
+    assert (spec.source, spec.architecture) == (read, architecture)
+    assert ModelSpec.from_dict(spec.as_dict()) == spec
+    assert hash(spec) == hash(ModelSpec.from_dict(spec.as_dict()))
+
+
+def test_an_upload_needs_its_architecture() -> None:
+    source = {"type": "upload", "sha256": HASH}
+    spec = ModelSpec.from_dict({"name": "r", "source": source, "architecture": "transformers:dinov2_with_registers"})
+    assert spec.source == UploadSource(sha256=HASH)
+    with pytest.raises(BadRequest, match="architecture"):
+        ModelSpec.from_dict({"name": "r", "source": source})
+
+
+def test_an_image_may_be_stretched_before_the_crop() -> None:
+    spec = ModelSpec.from_dict(changed("preprocessing.resize", [72, 80]))
+    assert spec.preprocessing is not None
+    assert spec.preprocessing.resize == (72, 80)
+    assert ModelSpec.from_dict(spec.as_dict()) == spec
+
+
+def too_deep(levels: int) -> Any:
+    return {"a": too_deep(levels - 1)} if levels else 1
+
+
+@pytest.mark.parametrize(
     ("path", "value", "param"),
     [
         ("colour", 1, "colour"),
@@ -97,6 +153,38 @@ def test_a_torchvision_source_says_it_all() -> None:
         ("source", {"type": "torchvision", "entry": "resnet18"}, "source.entry"),
         ("source", {"type": "torchvision", "entry": "resnet18.DEFAULT"}, "architecture"),
         ("architecture", "timm:hf-hub:a/b", "architecture"),
+        ("source", {"type": "timm", "id": "resnet18"}, "source.id"),
+        ("source", {"type": "timm", "id": "hf-hub:resnet18"}, "source.id"),
+        ("source", {"type": "timm", "id": "hf-hub:a/../b"}, "source.id"),
+        ("source", {"type": "timm", "id": "hf-hub:a/b/c"}, "source.id"),
+        ("source", {"type": "timm", "id": "hf-hub:a/b", "revision": "../main"}, "source.revision"),
+        ("source", {"type": "timm", "id": "hf-hub:a/b", "revision": "-x"}, "source.revision"),
+        ("source", {"type": "timm", "id": "hf-hub:a/b@"}, "source.revision"),
+        ("source", {"type": "timm", "id": "test_vit.r160_in1k"}, "architecture"),
+        ("source", {"type": "transformers", "id": "google/vit"}, "architecture"),
+        ("source", {"type": "transformers", "id": "vit"}, "source.id"),
+        ("source", {"type": "transformers", "id": "https://host/a/b"}, "source.id"),
+        ("source", {"type": "transformers", "id": "a/b", "revision": "a b"}, "source.revision"),
+        ("source", {"type": "upload", "sha256": "ab"}, "source.sha256"),
+        ("source", {"type": "upload", "sha256": None}, "source.sha256"),
+        ("source", {"type": "plugin", "plugin": "a/b"}, "source.plugin"),
+        ("source", {"type": "plugin", "plugin": "a", "options": [1]}, "source.options"),
+        ("source", {"type": "plugin", "plugin": "a", "options": {"x": {1: 2}}}, "source.options.x"),
+        ("source", {"type": "plugin", "plugin": "a", "options": too_deep(99)}, "source.options" + ".a" * 12),
+        ("architecture", "transformers:ViTModel", "architecture"),
+        ("architecture", "", "architecture"),
+        ("arguments", "img_size=64", "arguments"),
+        ("arguments", {"img_size": float("inf")}, "arguments.img_size"),
+        ("arguments", {"act_layer": [object()]}, "arguments.act_layer[0]"),
+        ("arguments", {"checkpoint_path": "/etc/passwd"}, "arguments.checkpoint_path"),
+        ("arguments", {"pretrained": True}, "arguments.pretrained"),
+        ("arguments", {"num_classes": 3}, "arguments.num_classes"),
+        ("arguments", {"auto_map": {}}, "arguments.auto_map"),
+        ("arguments", {"_attn": 1}, "arguments._attn"),
+        ("preprocessing.resize", [72], "preprocessing.resize"),
+        ("preprocessing.resize", [72, 63], "preprocessing.resize"),
+        ("preprocessing.resize", "72", "preprocessing.resize"),
+        ("preprocessing.crop_corner", "centred", "preprocessing.crop_corner"),
         ("state_format", "pickle", "state_format"),
         ("preprocessing", [], "preprocessing"),
         ("preprocessing.resize", 63, "preprocessing.resize"),
@@ -108,7 +196,7 @@ def test_a_torchvision_source_says_it_all() -> None:
         ("preprocessing.mean", [0.5, float("nan"), 0.5], "preprocessing.mean[1]"),
         ("preprocessing.std", [0.5, 0, 0.5], "preprocessing.std"),
         ("preprocessing.divide_by", 0, "preprocessing.divide_by"),
-        ("preprocessing.interpolation", "nearest", "preprocessing.interpolation"),
+        ("preprocessing.interpolation", "area", "preprocessing.interpolation"),
         ("head.num_classes", "10", "head.num_classes"),
         ("head.num_classes", 0, "head.num_classes"),
         ("pretraining.datasets", [1], "pretraining.datasets[0]"),
@@ -142,7 +230,10 @@ def test_the_digest_covers_what_computes_and_nothing_else() -> None:
         ("preprocessing.resize", 80),
         ("preprocessing.channels", "RGB"),
         ("head.num_classes", 11),
+        ("preprocessing.crop_corner", "rounded"),
+        ("preprocessing.resize", [72, 80]),
         ("architecture", "timm:test_vit"),
+        ("arguments.drop_rate", 0.1),
         ("source.sha256", "1" * 64),
         ("state_format", "by_order"),
     ):

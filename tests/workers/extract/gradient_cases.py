@@ -13,7 +13,7 @@ from torchvision.models.vision_transformer import VisionTransformer
 
 from app.domain.model_spec import Preprocessing
 from tests.fixtures.weights import HALF
-from workers.zoo.architectures import TimmTrunk
+from workers.zoo.classifiers import TimmTrunk
 from workers.zoo.network import Network
 from workers.zoo.preprocessing import Preprocessor
 

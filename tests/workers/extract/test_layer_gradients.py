@@ -194,10 +194,10 @@ class Unknown(nn.Module):
         flat_BD = batch_BCHW.flatten(1)
         if self.way == "hidden":
             return Hidden.apply(flat_BD, self.mixing)
-        if self.way == "matmul":
-            return flat_BD @ self.mixing
-        if self.way == "transposed":
-            return nn.functional.linear(flat_BD, self.mixing * 2)
+        if self.way == "einsum":
+            return torch.einsum("bi,ij->bj", flat_BD, self.mixing)
+        if self.way == "product":
+            return (self.mixing @ flat_BD.T).T
         return nn.functional.linear(flat_BD.reshape(-1, 2, 6).transpose(0, 1), self.mixing[:, :6])
 
 
@@ -236,7 +236,7 @@ class Overwritten(nn.Module):
         return features_BD
 
 
-@pytest.mark.parametrize("way", ["hidden", "matmul", "transposed", "part"])
+@pytest.mark.parametrize("way", ["hidden", "einsum", "product", "part"])
 def test_a_parameter_used_otherwise_is_refused_by_name(way: str) -> None:
     network = network_of(nn.Sequential(nn.Identity(), Unknown(way)), 2)
     with pytest.raises(EvaluationFailed, match=r"1\.mixing \(Unknown\)") as caught:

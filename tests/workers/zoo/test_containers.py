@@ -99,6 +99,14 @@ def test_a_safetensors_source_accepts_nothing_else(tmp_path: Path) -> None:
     assert "not a safetensors file" in refuse(path, only_safetensors=True)
 
 
+def test_a_safetensors_file_that_begins_like_a_pickle_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.ones(4)}, path, metadata={"note": "x" * 42})
+    assert path.read_bytes()[:2] == b"\x80\x00"  # the header has 128 bytes
+    rewrite(path, tmp_path / "y.safetensors", only_safetensors=False)
+    torch.testing.assert_close(read(tmp_path / "y.safetensors"), {"a": torch.ones(4)})
+
+
 def test_keras_files_give_their_weights_and_no_optimizer_state(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     kernel = np.arange(12, dtype=np.float32).reshape(3, 4)

@@ -104,10 +104,11 @@ def test_a_network_without_a_final_linear_layer_is_refused(tmp_path: Path) -> No
     assert caught.value.code == "unknown_architecture"
 
 
-def test_a_network_with_two_classifiers_is_refused(tmp_path: Path) -> None:
-    spec = small_spec(tmp_path, "levit_128s", side=224)
-    with pytest.raises(ModelRejected, match="several classifiers"):
+def test_a_network_whose_output_is_more_than_a_classifier_is_refused(tmp_path: Path) -> None:
+    spec = small_spec(tmp_path, "volo_d1_224", side=224)
+    with pytest.raises(ModelRejected, match="second classifier") as caught:
         load_network(spec, cached_weights(spec.source, tmp_path / "cache"))
+    assert (caught.value.code, caught.value.param) == ("unknown_architecture", "architecture")
 
 
 def test_preprocessing_must_be_stated(tmp_path: Path) -> None:
@@ -116,3 +117,20 @@ def test_preprocessing_must_be_stated(tmp_path: Path) -> None:
     with pytest.raises(ModelRejected) as caught:
         load_network(dataclasses.replace(spec, preprocessing=None), weights)
     assert caught.value.code == "incomplete_preprocessing"
+
+
+def test_what_one_pass_looked_up_is_no_constant_to_the_next(tmp_path: Path) -> None:
+    """LeViT keeps its position biases after a pass in eval mode, where they would never learn again."""
+    spec = small_spec(tmp_path, "levit_128s", side=224)
+    network = load_network(spec, cached_weights(spec.source, tmp_path / "cache"))
+    batch_BCHW = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        before_BD = network(batch_BCHW)[0]
+    biases = [part for name, part in network.trunk.named_parameters() if name.endswith("attention_biases")]
+    for _ in range(2):  # a graph that was kept could not be passed through again
+        with torch.enable_grad():
+            features_BD = network.requires_grad_()(batch_BCHW)[0]
+            gradients = torch.autograd.grad(features_BD.square().sum(), biases)
+        assert any(gradient.any() for gradient in gradients)
+    assert len(biases) > 5
+    torch.testing.assert_close(features_BD.detach(), before_BD, rtol=1e-4, atol=1e-5)

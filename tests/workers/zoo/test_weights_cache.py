@@ -1,0 +1,80 @@
+"""The bounded folder of weights, used by several processes."""
+
+import multiprocessing
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from workers.zoo.weights_cache import WeightsCache
+
+SIZE = 1000
+
+
+def add(cache: WeightsCache, name: str, *, used_seconds_ago: float = 0) -> Path:
+    cache.folder.mkdir(exist_ok=True)
+    draft = cache.folder / f"draft-{name}-{os.getpid()}"
+    draft.write_bytes(name.encode()[:1] * SIZE)
+    path = cache.keep(name, draft)
+    moment = time.time() - used_seconds_ago
+    with suppress(FileNotFoundError):  # it has made room for another process's file already
+        os.utime(path, (moment, moment))
+    return path
+
+
+def kept(cache: WeightsCache) -> set[str]:
+    return {path.stem for path in cache.folder.glob("*.safetensors")}
+
+
+def test_what_was_not_used_for_longest_makes_room(tmp_path: Path) -> None:
+    cache = WeightsCache(tmp_path, 3 * SIZE)
+    for name, age in (("a", 400), ("b", 300), ("c", 200)):
+        add(cache, name, used_seconds_ago=age)
+    assert cache.find("a") == tmp_path / "a.safetensors", "which is now the one used last"
+    add(cache, "d")
+    assert kept(cache) == {"a", "c", "d"}
+    assert cache.find("b") is None
+
+
+def test_what_may_be_about_to_be_opened_stays(tmp_path: Path) -> None:
+    cache = WeightsCache(tmp_path, SIZE)
+    add(cache, "old", used_seconds_ago=500)
+    add(cache, "a", used_seconds_ago=5)
+    add(cache, "b")
+    assert kept(cache) == {"a", "b"}
+
+
+def test_a_file_larger_than_the_bound_is_kept_alone(tmp_path: Path) -> None:
+    cache = WeightsCache(tmp_path, SIZE // 2)
+    add(cache, "a", used_seconds_ago=500)
+    add(cache, "b")
+    assert kept(cache) == {"b"}
+
+
+def test_an_open_file_can_be_read_after_it_made_room(tmp_path: Path) -> None:
+    cache = WeightsCache(tmp_path, SIZE)
+    with add(cache, "a", used_seconds_ago=500).open("rb") as file:
+        add(cache, "b")
+        assert kept(cache) == {"b"}
+        assert file.read() == b"a" * SIZE
+
+
+def _add_many(folder: Path, first: int) -> None:
+    cache = WeightsCache(folder, 5 * SIZE)
+    for number in range(first, first + 40):
+        add(cache, f"{number % 20}", used_seconds_ago=500)
+        cache.find(f"{(number * 7) % 20}")
+
+
+def test_several_processes_share_the_folder(tmp_path: Path) -> None:
+    processes = [multiprocessing.get_context("spawn").Process(target=_add_many, args=(tmp_path, n)) for n in (0, 7, 13)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    for path in tmp_path.glob("*.safetensors"):
+        os.utime(path, (1, 1))
+    add(WeightsCache(tmp_path, 5 * SIZE), "last")
+    assert len(kept(WeightsCache(tmp_path))) == 5
+    assert all(path.stat().st_size == SIZE for path in tmp_path.glob("*.safetensors"))

@@ -1,0 +1,106 @@
+"""The checks of one admission as they happen: each by its name, with its outcome, its finding and its time."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+from app.domain.errors import ModelRejected
+
+Outcome = Literal["pass", "warn", "fail"]
+
+
+class Check(TypedDict):
+    """One finished check, as it is stored and shown.
+
+    ``code`` and ``hint`` are None where it passed, ``figures`` the numbers behind ``detail``.
+    """
+
+    name: str
+    outcome: Outcome
+    detail: str
+    code: str | None
+    hint: str | None
+    figures: dict[str, Any]
+    seconds: float
+
+
+class AdmissionRefused(ModelRejected):
+    """A check failed; ``checks`` holds those before it and the failed one at the end."""
+
+    def __init__(self, error: ModelRejected, checks: list[Check]) -> None:
+        """Repeat ``error`` with the checks done so far."""
+        super().__init__(error.code, error.message, param=error.param, hint=error.hint)
+        self.checks = checks
+
+
+@dataclass
+class Finding:
+    """What a check found; it passes unless it warns or raises."""
+
+    detail: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)
+    outcome: Outcome = "pass"
+    code: str | None = None
+    hint: str | None = None
+
+    def warn(self, code: str, detail: str, hint: str) -> None:
+        """Let the model pass, and say what is doubtful about it and how to mend it."""
+        self.outcome, self.code, self.detail, self.hint = "warn", code, detail, hint
+
+
+@dataclass
+class CheckLog:
+    """The running list. A check that raises ``ModelRejected`` is the last one."""
+
+    on_start: Callable[[str], None] | None = None
+    on_check: Callable[[Check], None] | None = None
+    done: list[Check] = field(default_factory=list)
+
+    @contextmanager
+    def check(self, name: str) -> Iterator[Finding]:
+        """Run one check.
+
+        Raises:
+            AdmissionRefused: the check raised ``ModelRejected``.
+        """
+        if self.on_start is not None:
+            self.on_start(name)
+        start = time.perf_counter()
+        finding = Finding()
+        try:
+            yield finding
+        except ModelRejected as error:
+            failed = Finding(error.message, finding.figures, "fail", error.code, error.hint)
+            self._add(name, failed, time.perf_counter() - start)
+            raise AdmissionRefused(error, self.done) from error
+        self._add(name, finding, time.perf_counter() - start)
+
+    def _add(self, name: str, finding: Finding, seconds: float) -> None:
+        self.done.append(
+            Check(
+                name=name,
+                outcome=finding.outcome,
+                detail=finding.detail,
+                code=finding.code,
+                hint=finding.hint,
+                figures=rounded(finding.figures),
+                seconds=round(seconds, 3),
+            )
+        )
+        if self.on_check is not None:
+            self.on_check(self.done[-1])
+
+
+def rounded(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return figures with four significant digits, and no number that JSON cannot hold."""
+    return {name: _rounded(value) for name, value in figures.items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return rounded(value)
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if abs(value) < float("inf") else None
+    return value
