@@ -91,12 +91,15 @@ def evaluate(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
             if scored is None or not cached:
                 scored = _measure(subject, task, scored)
             forecast = _forecast(subject, task.earlier, task.question) if task.is_last and task.question else None
+            ran = sorted(subject.ran)
         images = scored.images["evaluated"]
         result = {
             "forecast": forecast,
             "scores": {name: scored.scores[name] for name in task.scores},
             "seconds": scored.seconds | {"total": round(task.before + time.perf_counter() - started, 3)},
             "cached": cached,
+            "ran": ran,
+            "device": runtime.device_name,
             "cache_keys": [dataclasses.asdict(one) for one in (*task.earlier, key)],
             "images": images,
             "explanations": [one.explanation for one in (*task.earlier, key)],

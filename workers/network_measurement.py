@@ -78,6 +78,7 @@ def measured_network(subject: Subject, earlier: tuple[CacheKey, ...]) -> tuple[s
         should_stop=held.should_stop,
         step_times=lambda: _step_times(network, len(classes_C), held),
     )
+    subject.ran.add("forecast")
     store_measured(subject.runtime.objects, name, measured)
     return name, measured
 

@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import structlog
@@ -13,6 +13,9 @@ import torch
 from app.config import Settings
 from app.storage.database import Database
 from app.storage.objects import Objects
+from workers.loaded_network import LoadedNetwork
+from workers.zoo.device_cost import device_name
+from workers.zoo.weights_cache import WeightsCache
 
 log = structlog.get_logger()
 
@@ -28,8 +31,19 @@ class Runtime:
     device: torch.device
     workspace: Path
     """For files of a job in progress; emptied when the worker starts, since a killed one cleans up nothing."""
+    loaded: LoadedNetwork = field(default_factory=LoadedNetwork)
     stopping: threading.Event = field(default_factory=threading.Event)
     """Set when the process was asked to end: tasks give their job back between two batches."""
+
+    @cached_property
+    def weights(self) -> WeightsCache:
+        """The verified weights of this machine."""
+        return WeightsCache(self.settings.weights, self.settings.weights_cache_bytes)
+
+    @cached_property
+    def device_name(self) -> str:
+        """``cpu``, or what its maker calls the GPU: what speeds are told apart by."""
+        return device_name(self.device)
 
 
 @cache

@@ -27,11 +27,13 @@ class Subject:
         spec: of the model.
         key: names what is computed of the evaluated images.
         held: told of the progress, and asked whether to stop.
+        ran: what the network was run for, and not found where it is kept: ``features``, ``gradients``, ``forecast``.
     """
 
     def __init__(self, runtime: Runtime, spec: ModelSpec, key: CacheKey, held: HeldLease) -> None:
         """Fetch nothing yet."""
         self.runtime, self.spec, self.key, self.held = runtime, spec, key, held
+        self.ran: set[str] = set()
         self._files = ExitStack()
 
     def __enter__(self) -> Self:
@@ -72,9 +74,13 @@ class Subject:
 
 
 def load_on(runtime: Runtime, spec: ModelSpec) -> Network:
-    """Return a model on this worker's device, its weights fetched if they are not there.
+    """Return a model on this worker's device, its weights fetched if they are not there; leave its weights as they are.
 
     Raises:
         ModelRejected: as ``load_network`` and ``cached_weights`` say.
     """
-    return load_network(spec, cached_weights(spec.source, runtime.settings.weights), runtime.device)
+
+    def load() -> Network:
+        return load_network(spec, cached_weights(spec.source, runtime.weights, runtime.objects), runtime.device)
+
+    return runtime.loaded.get(spec, load)

@@ -14,7 +14,7 @@ from app.storage import leases
 from app.storage.leases import JOB_KINDS
 from app.storage.leftovers import Leftovers
 from app.storage.purge import purge_deleted
-from app.storage.repositories import datasets, idempotency, selections, workers
+from app.storage.repositories import datasets, idempotency, selections, watching, workers
 from workers.runtime import Runtime
 from workers.supervise import SUPERVISOR_VARIABLE
 
@@ -40,6 +40,7 @@ def sweep_until_stopped(runtime: Runtime, celery: Celery) -> None:
                 seen_at = time.monotonic()
                 with runtime.database.write() as session:
                     workers.seen(session, runtime.holder)
+                follow_the_zoo(runtime)
             if time.monotonic() - tidied_at > _TIDY_EVERY_SECONDS:
                 tidied_at = time.monotonic()
                 tidy(runtime, leftovers)
@@ -64,6 +65,17 @@ def ring(runtime: Runtime, celery: Celery) -> None:
         unsettled = selections.unsettled(session)
     for selection_id in unsettled:
         celery.send_task(task_name("settle"), args=[selection_id], retry=False, ignore_result=True)
+
+
+def follow_the_zoo(runtime: Runtime) -> None:
+    """Rank models that joined the zoo for the selections that watch it."""
+    with runtime.database.read() as session:
+        overdue = watching.overdue(session, patience_seconds=runtime.settings.watch_patience_seconds)
+    for selection_id in overdue:
+        with runtime.database.write() as session:
+            successor = watching.follow(session, selection_id)
+        if successor is not None:
+            log.info("selection.followed", selection=selection_id, by=successor.id)
 
 
 def tidy(runtime: Runtime, leftovers: Leftovers) -> None:

@@ -20,6 +20,7 @@ from app.domain.states import EvaluationState
 from app.logs import configure_logs
 from app.storage import leases
 from app.storage.leases import JobKind, Lease, LeaseLost
+from app.storage.repositories.selections import next_of_model
 from app.storage.repositories.workers import announce, retire
 from app.storage.tables import Evaluation, Finetune, now
 from workers import tune
@@ -34,6 +35,8 @@ from workers.sweep import sweep_until_stopped
 from workers.zoo.admission import AdmissionRefused
 
 log = structlog.get_logger()
+
+_ONE_MODEL_IN_A_ROW = 8
 
 Work = Callable[[Runtime, Lease, HeldLease], None]
 
@@ -52,11 +55,18 @@ def model(model_id: str) -> None:
 
 @celery.task(name=task_name("evaluation"))  # type: ignore[untyped-decorator]
 def evaluation(evaluation_id: str) -> None:
-    """Evaluate one model on one data set, and rank what is known by then."""
-    if _do(leases.EVALUATION, evaluation_id, evaluate):
+    """Evaluate one model on one data set, and rank what is known by then; then go on with others of the same model.
+
+    The network is loaded for the first of them. The number is bounded, so that other models get their turn.
+    """
+    next_id: str | None = evaluation_id
+    for _ in range(_ONE_MODEL_IN_A_ROW):
+        if next_id is None or not _do(leases.EVALUATION, next_id, evaluate):
+            return
         with runtime().database.read() as session:
-            selection_id = session.get_one(Evaluation, evaluation_id).selection_id
-        settle(runtime(), selection_id)
+            done = session.get_one(Evaluation, next_id)
+            next_id = None if runtime().stopping.is_set() else next_of_model(session, done.model_id)
+        settle(runtime(), done.selection_id)
 
 
 @celery.task(name=task_name("finetune"))  # type: ignore[untyped-decorator]
@@ -115,6 +125,7 @@ def _put_down(parts: Runtime, lease: Lease, held: HeldLease) -> None:
 
 def _fail(parts: Runtime, lease: Lease, error: ForetuneError) -> None:
     log.warning("job.failed", code=error.code, message=error.message)
+    parts.loaded.forget()  # it may be what failed, or in the way of what did not fit into memory
     more: dict[str, Any] = {"checks": error.checks} if isinstance(error, AdmissionRefused) else {}
     if lease.kind is leases.FINETUNE:
         more["finished_at"] = now()
@@ -136,7 +147,7 @@ def _start(**_: object) -> None:
     shutil.rmtree(parts.workspace, ignore_errors=True)
     parts.workspace.mkdir(parents=True)
     with parts.database.write() as session:
-        announce(session, parts.holder, str(parts.device))
+        announce(session, parts.holder, parts.device_name)
         for kind in leases.JOB_KINDS:
             leases.free_of_holder(session, kind, parts.holder)
     threading.Thread(target=sweep_until_stopped, args=(parts, celery), name="sweep", daemon=True).start()

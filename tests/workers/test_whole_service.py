@@ -1,6 +1,8 @@
 """A whole service with a tiny zoo: uploads, selections, caches, failures, deletion."""
 
 import io
+import itertools
+import json
 import math
 import random
 import zipfile
@@ -12,7 +14,9 @@ import pytest
 from PIL import Image
 
 from app.scoring.registry import DEFAULT_SCORES
+from app.storage.database import Database
 from app.storage.objects import Objects
+from app.storage.repositories.selections import evaluations_of
 from tests.fixtures import archives
 from tests.fixtures.processes import RunningService, running_service
 from tests.fixtures.story import SAMPLE, finished, prepared, select, upload, wait_for, wait_for_zoo
@@ -224,6 +228,25 @@ def test_why_a_model_stands_where_it_stands(client: httpx.Client, dataset: str) 
     assert parts == pytest.approx(first["scores"]["lfc_centered"]["value"], abs=1e-6)
     assert "ankle-boot" in {one["name"] for one in why["classes"]}
     assert first["name"] in why["summary"]
+
+
+def test_data_sets_that_wait_for_a_model_share_one_load(
+    client: httpx.Client, service: RunningService, dataset: str
+) -> None:
+    other = upload(client, shuffled_labels(2))
+    selections = [select(client, one, scores=["gbc", "nleep"]) for one in (dataset, other)]
+    for selection in selections:
+        finished(client, selection)
+    database = Database(f"sqlite:///{service.home}/foretune.db")
+    with database.read() as session:
+        pairs = [pair for selection in selections for pair in evaluations_of(session, selection)]
+        model_of = {evaluation.id: model.name for evaluation, model in pairs}
+    database.close()
+    claims = [json.loads(line) for line in service.log.read_text().splitlines() if "job.claimed" in line]
+    order = [model_of[claim["job"]] for claim in claims if claim["job"] in model_of]
+    assert sorted(order) == sorted(2 * ARCHITECTURES)
+    changes = sum(one != before for before, one in itertools.pairwise(order))
+    assert changes <= len(ARCHITECTURES), f"only the first model may be over before the second data set waits: {order}"
 
 
 def test_shuffled_labels_have_no_signal(client: httpx.Client) -> None:

@@ -1,0 +1,72 @@
+"""The plan of a selection."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.planning import ModelSpeed, Past, Work, estimate, makespan, plan
+
+FAST, SLOW = ModelSpeed("fast", 0.5, 100.0), ModelSpeed("slow", 2.0, 10.0)
+WORK = Work(images=300, gradient_images=200)
+
+
+def test_an_estimate_grows_with_everything_that_is_done() -> None:
+    little = estimate(FAST, Work(images=100, gradient_images=0))
+    assert little > 0.5 + 100 / 100
+    assert estimate(FAST, Work(images=200, gradient_images=0)) - little == pytest.approx(1 + 0.4)
+    assert estimate(FAST, Work(images=100, gradient_images=100)) - little == pytest.approx(7.0)
+    assert estimate(FAST, Work(100, 500)) == estimate(FAST, Work(100, 100)), "there are no more images than these"
+    assert estimate(FAST, Work(100, 0, forecast_images=50)) - little == pytest.approx(10.0)
+    assert estimate(SLOW, WORK) > estimate(FAST, WORK)
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=12), st.integers(1, 5))
+def test_makespan_is_that_of_workers_who_take_the_next_job(seconds: list[float], workers: int) -> None:
+    free = [0.0] * workers
+    for one in seconds:
+        next_free = free.index(min(free))
+        free[next_free] += one
+    assert makespan(seconds, workers) == pytest.approx(max(free))
+    assert max(seconds) <= makespan(seconds, workers) + 1e-9
+    assert makespan(seconds, 1) == pytest.approx(sum(seconds))
+
+
+def test_without_a_past_the_estimates_stand_and_no_interval_is_claimed() -> None:
+    found = plan([FAST, SLOW, FAST], WORK, 2, [])
+    fast, slow = estimate(FAST, WORK), estimate(SLOW, WORK)
+    assert found.seconds == pytest.approx(max(slow, 2 * fast))
+    assert (found.first_seconds, found.worker_seconds) == (pytest.approx(fast), pytest.approx(2 * fast + slow))
+    assert (found.interval, found.past) == (None, 0)
+    assert found.by_model == (("fast", fast), ("slow", slow), ("fast", fast))
+
+
+def test_a_model_takes_what_it_took_and_others_what_all_did() -> None:
+    past = [Past("fast", 10.0, 20.0), Past("fast", 5.0, 10.0), Past("third", 1.0, 4.0)]
+    found = plan([FAST, SLOW], WORK, 1, past)
+    assert dict(found.by_model) == {
+        "fast": pytest.approx(2 * estimate(FAST, WORK)),
+        "slow": pytest.approx(3 * estimate(SLOW, WORK)),
+    }
+    assert found.past == 3
+    assert found.interval is not None
+    low, high = found.interval
+    slow = estimate(SLOW, WORK)
+    assert low == pytest.approx(2 * estimate(FAST, WORK) + 2 * slow)
+    assert high == pytest.approx(2 * estimate(FAST, WORK) + 4 * slow)
+
+
+def test_the_first_ranking_comes_with_the_first_model_that_ends() -> None:
+    orders = itertools.permutations([FAST, SLOW])
+    assert [plan(order, WORK, 1, []).first_seconds for order in orders] == [
+        pytest.approx(estimate(FAST, WORK)),
+        pytest.approx(estimate(SLOW, WORK)),
+    ]
+    assert plan([SLOW, FAST], WORK, 2, []).first_seconds == pytest.approx(estimate(FAST, WORK))
+
+
+@pytest.mark.parametrize(("models", "workers"), [([], 1), ([FAST], 0)])
+def test_nothing_to_plan(models: list[ModelSpeed], workers: int) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        plan(models, WORK, workers, [])
