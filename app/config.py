@@ -57,8 +57,12 @@ class Settings(BaseSettings):
     class."""
     checkpoint_seconds: float = Field(default=60, gt=0)
     """How often a fine-tune stores where it is: what a lost worker did since then is done again."""
+    watch_patience_seconds: float = Field(default=600, ge=0)
+    """How long a new model waits for others that are being checked before selections that watch the zoo rank it."""
     weights_cache: Path | None = None
     """Where verified weights lie; by default ``home/weights``."""
+    weights_cache_bytes: int = Field(default=50 * 2**30, gt=0)
+    """How much they may take; those that were not used for longest make room, and are fetched again when needed."""
     zoo_manifest: Path | None = None
     """A YAML list of models to register at start instead of the packaged ones."""
 

@@ -1,11 +1,11 @@
 """What a fresh home needs before it can serve: tables, an admin key, the packaged zoo."""
 
 from app.config import Settings, write_private
-from app.manifest import PACKAGED, read_manifest
+from app.manifest import PACKAGED, read_rows
 from app.storage.database import Database
 from app.storage.migrate import upgrade
 from app.storage.repositories.keys import SCOPES, Keys
-from app.storage.repositories.models import Models
+from app.storage.repositories.model_import import import_models
 
 
 def prepare_home(settings: Settings) -> bool:
@@ -23,9 +23,7 @@ def prepare_home(settings: Settings) -> bool:
             made_key = None
             if not keys.exists_any():
                 _, made_key = keys.create(tenant="default", name="first admin", scopes=list(SCOPES))
-            zoo = Models(session)
-            for spec in read_manifest(settings.zoo_manifest or PACKAGED):
-                zoo.register(spec)
+            import_models(session, read_rows(settings.zoo_manifest or PACKAGED), actor="start of the service")
             if made_key:
                 settings.admin_key_file.unlink(missing_ok=True)  # of an older database, worthless now
                 write_private(settings.admin_key_file, made_key)

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from app.domain.errors import BadRequest
+from app.domain.labels import read_tags
 from app.domain.model_spec import ModelSpec
 
 PACKAGED = Path(__file__).resolve().parent.parent / "zoo" / "packaged.yaml"
@@ -28,11 +29,13 @@ class Entry:
     Attributes:
         name: as it stands there; None where there is none.
         spec: None where ``error`` says what is wrong.
+        tags: None where the row states none; they are no part of the specification.
         error: ``param`` names the field within the row.
     """
 
     name: str | None
     spec: ModelSpec | None = None
+    tags: tuple[str, ...] | None = None
     error: BadRequest | None = None
 
 
@@ -40,22 +43,32 @@ def read_manifest(path: Path = PACKAGED) -> list[ModelSpec]:
     """Read every specification below the key ``models``, in the order of the file.
 
     Raises:
+        BadRequest: as ``read_rows`` says.
+    """
+    return [spec for spec, _ in read_rows(path)]
+
+
+def read_rows(path: Path = PACKAGED) -> list[tuple[ModelSpec, tuple[str, ...] | None]]:
+    """Read every specification below the key ``models`` with its tags, in the order of the file.
+
+    Raises:
         BadRequest: ``invalid_manifest`` for a file that is not such a list or names a model twice;
-            ``invalid_model_spec`` for a wrong entry, with ``param`` such as ``models[3].source.sha256``.
+            ``invalid_model_spec`` or ``invalid_tags`` for a wrong entry, with ``param`` such as
+            ``models[3].source.sha256``.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise _invalid(f"{path.name} is not a text", "Save it as UTF-8.") from error
-    specs = []
+    rows = []
     for number, entry in enumerate(parse_manifest(text, path.name)):
         if entry.error is not None:
             param = f"models[{number}].{entry.error.param}" if entry.error.param else f"models[{number}]"
             message = f"models[{number}]: {entry.error.message}"
             raise BadRequest(entry.error.code, message, param=param, hint=entry.error.hint) from entry.error
         assert entry.spec is not None
-        specs.append(entry.spec)
-    return specs
+        rows.append((entry.spec, entry.tags))
+    return rows
 
 
 def parse_manifest(text: str, called: str = "the manifest") -> list[Entry]:
@@ -132,9 +145,22 @@ def _read_entry(row: Any) -> Entry:
     name = row.get("name") if isinstance(row, dict) else None
     name = name if isinstance(name, str) else None
     try:
-        return Entry(name, spec=ModelSpec.from_dict(row))
+        spec, tags = read_row(row)
     except BadRequest as error:
         return Entry(name, error=error)
+    return Entry(name, spec, tags)
+
+
+def read_row(row: Any) -> tuple[ModelSpec, tuple[str, ...] | None]:
+    """Return the specification that a row is, and the tags beside it; None where it states none.
+
+    Raises:
+        BadRequest: ``invalid_model_spec``, ``invalid_tags``.
+    """
+    if not isinstance(row, dict) or "tags" not in row:
+        return ModelSpec.from_dict(row), None
+    stated = {field: value for field, value in row.items() if field != "tags"}
+    return ModelSpec.from_dict(stated), read_tags(row["tags"])
 
 
 def _place(error: Exception) -> str:

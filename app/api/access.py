@@ -27,10 +27,11 @@ Scope = Literal["read", "write", "admin"]
 
 @dataclass(frozen=True)
 class Caller:
-    """The tenant and scopes of the key a request came with."""
+    """The tenant and scopes of the key a request came with; ``actor`` names the key in the audit log."""
 
     tenant: str
     scopes: frozenset[str]
+    actor: str
 
 
 class RecentCallers:
@@ -116,7 +117,7 @@ def _caller_with(scope: Scope) -> Callable[..., Awaitable[Caller]]:
 def _authenticate(service: Service, key: str) -> Caller:
     with service.database.read() as session:
         row = Keys(session, service.settings.secret_bytes).authenticate(key)
-    caller = Caller(row.tenant, frozenset(row.scopes))
+    caller = Caller(row.tenant, frozenset(row.scopes), actor=f"{row.name} ({row.id})")
     service.recent_callers.remember(key, caller)
     return caller
 

@@ -9,14 +9,14 @@ MAX_JSON_BYTES = 1 << 20
 class LimitJsonBodies:
     """Refuses larger bodies, announced or not; uploads have their own limit and are never held in memory."""
 
-    def __init__(self, app: ASGIApp, *, upload_path: str) -> None:
-        """Wrap the application; bodies sent to ``upload_path`` pass."""
+    def __init__(self, app: ASGIApp, *, upload_paths: frozenset[str]) -> None:
+        """Wrap the application; bodies sent to ``upload_paths`` pass."""
         self._app = app
-        self._upload_path = upload_path
+        self._upload_paths = upload_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, counting the bytes of its body as they are read."""
-        if scope["type"] != "http" or scope["path"] == self._upload_path:
+        if scope["type"] != "http" or scope["path"] in self._upload_paths:
             await self._app(scope, receive, send)
             return
         size = 0

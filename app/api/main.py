@@ -15,9 +15,12 @@ from app.api import (
     keys,
     model_import,
     models,
+    plan,
     problems,
     results,
     selections,
+    weights,
+    zoos,
 )
 from app.api.access import Service
 from app.api.body_limit import LimitJsonBodies
@@ -61,10 +64,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     api.state.service = Service(settings, database, Objects(settings.objects_url), make_bell(settings.broker_url))
     problems.install(api)
     known_parameters = Depends(KnownParameters())
-    of_models = (model_import, models)  # the first has a path that the second would take for an id
-    for resource in (datasets, selections, results, explanations, forecasts, finetunes, events, *of_models, keys):
+    of_models = (model_import, models, zoos, weights)  # the first has a path that the second would take for an id
+    for resource in (datasets, selections, plan, results, explanations, forecasts, finetunes, events, *of_models, keys):
         api.include_router(resource.router, dependencies=[known_parameters])
     api.include_router(health.router)  # monitoring may add to the query what it likes
-    api.add_middleware(LimitJsonBodies, upload_path="/v1/datasets")
+    api.add_middleware(LimitJsonBodies, upload_paths=frozenset({"/v1/datasets", "/v1/weights"}))
     api.add_middleware(Observe)
     return api

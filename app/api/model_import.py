@@ -7,13 +7,13 @@ from pydantic import BaseModel, Field
 from pydantic_core import PydanticCustomError
 from starlette.concurrency import run_in_threadpool
 
-from app.api.access import Admin, Service, ServiceDep
+from app.api.access import Admin, Caller, Service, ServiceDep
 from app.api.envelopes import MAX_NAME_LENGTH, storable
 from app.api.problems import JobError, responses
 from app.domain.errors import BadRequest
 from app.domain.model_spec import ModelSpec
 from app.manifest import Entry, parse_manifest
-from app.storage.repositories.models import Models
+from app.storage.repositories.model_import import Registration, import_models
 
 router = APIRouter(tags=["models"])
 
@@ -63,7 +63,7 @@ _BODY = {
     openapi_extra=_BODY,
     responses=responses(400, 401, 403, 413, 422),
 )
-async def import_models(
+async def import_manifest(
     request: Request,
     service: ServiceDep,
     caller: Admin,
@@ -83,7 +83,7 @@ async def import_models(
             param="models",
             hint="Split it: rows that are known already are told apart and cost nothing.",
         )
-    return await run_in_threadpool(_import, service, entries, dry_run=dry_run)
+    return await run_in_threadpool(_import, service, caller, entries, dry_run=dry_run)
 
 
 def refuse_unusual_name(spec: ModelSpec) -> None:
@@ -101,10 +101,19 @@ def refuse_unusual_name(spec: ModelSpec) -> None:
         )
 
 
-def _import(service: Service, entries: list[Entry], *, dry_run: bool) -> ImportView:
+def _import(service: Service, caller: Caller, entries: list[Entry], *, dry_run: bool) -> ImportView:
+    errors = [entry.error or _refusal(entry.spec) for entry in entries]
+    right = [
+        (entry.spec, entry.tags)
+        for entry, error in zip(entries, errors, strict=True)
+        if entry.spec is not None and error is None
+    ]
     database = service.database
     with database.read() if dry_run else database.write() as session:
-        rows = [_row(Models(session), number, entry, dry_run=dry_run) for number, entry in enumerate(entries)]
+        registered = import_models(session, right, actor=caller.actor, dry_run=dry_run)
+    rows, found = [], iter(registered)
+    for number, (entry, error) in enumerate(zip(entries, errors, strict=True)):
+        rows.append(_wrong(number, entry, error) if error is not None else _right(number, entry, next(found)))
     for row in rows:
         if row.verdict in ("new", "new_version") and row.model and not service.bell.ring("model", row.model):
             break  # the broker is down; the workers' sweep finds the rest
@@ -112,28 +121,24 @@ def _import(service: Service, entries: list[Entry], *, dry_run: bool) -> ImportV
     return ImportView(dry_run=dry_run, counts={one: verdicts.count(one) for one in sorted(set(verdicts))}, rows=rows)
 
 
-def _row(zoo: Models, number: int, entry: Entry, *, dry_run: bool) -> ImportedRow:
-    spec, error = entry.spec, entry.error
-    if spec is not None:
-        error = _refusal(spec)
-    if spec is None or error is not None:
-        problem = JobError(**error.as_dict()) if error else None
-        return ImportedRow(
-            row=number, name=_shown(entry.name), verdict="invalid", model=None, version=None, error=problem
-        )
-    latest, known = zoo.latest_version(spec.name), zoo.find(spec)
-    model = known if known or dry_run else zoo.register(spec)[0]
+def _wrong(number: int, entry: Entry, error: BadRequest) -> ImportedRow:
+    problem = JobError(**error.as_dict())
+    return ImportedRow(row=number, name=_shown(entry.name), verdict="invalid", model=None, version=None, error=problem)
+
+
+def _right(number: int, entry: Entry, registration: Registration) -> ImportedRow:
     return ImportedRow(
         row=number,
-        name=spec.name,
-        verdict="known" if known else "new_version" if latest else "new",
-        model=model.id if model else None,
-        version=model.version if model else latest + 1,
+        name=entry.name,
+        verdict="known" if registration.is_known else "new" if registration.is_first else "new_version",
+        model=registration.id,
+        version=registration.version,
         error=None,
     )
 
 
-def _refusal(spec: ModelSpec) -> BadRequest | None:
+def _refusal(spec: ModelSpec | None) -> BadRequest | None:
+    assert spec is not None
     try:
         refuse_unusual_name(spec)
         storable(spec.as_dict())

@@ -1,4 +1,4 @@
-"""/v1/models: the zoo. Everybody reads it; admins register, enable and disable."""
+"""/v1/models: the zoo. Everybody reads it; admins register models, switch and tag them."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -8,13 +8,18 @@ from pydantic import BaseModel, Field
 
 from app.api.access import Admin, Reader, ServiceDep
 from app.api.envelopes import After, JsonObject, Limit, ListOf, StrictModel, Text
+from app.api.model_constraints import ConstraintsQuery
 from app.api.model_import import refuse_unusual_name
 from app.api.polling import IfNoneMatch, Wait, answer_poll, point_to_job
 from app.api.problems import JobError, responses
-from app.domain.model_spec import ModelSpec
+from app.domain.errors import BadRequest
+from app.domain.labels import read_tags
 from app.domain.states import ModelState
+from app.manifest import read_row
+from app.storage.repositories.model_events import events_of
 from app.storage.repositories.models import Models
-from app.storage.tables import Model
+from app.storage.repositories.zoos import Zoos
+from app.storage.tables import Model, ModelEvent
 
 router = APIRouter(tags=["models"])
 
@@ -31,7 +36,8 @@ class ModelView(BaseModel):
     spec: dict[str, Any]
     facts: dict[str, Any] | None
     checks: list[dict[str, Any]]
-    reason: str | None
+    tags: list[str]
+    reason: str | None = Field(description="Of the last change of its status.")
     error: JobError | None
     created_at: datetime
     updated_at: datetime
@@ -39,10 +45,36 @@ class ModelView(BaseModel):
 
 
 class ModelPatch(StrictModel):
-    """What may change about a model."""
+    """What may change about a model: its status, its tags or both. Each change is a line of its audit log."""
 
-    status: Literal["active", "disabled"]
-    reason: Annotated[Text, Field(max_length=1000)] | None = None
+    status: Literal["active", "disabled", "deprecated", "pending"] | None = Field(
+        default=None,
+        description="`disabled`: in no selection; `deprecated`: only in those that name it; `pending`: a model that "
+        "was rejected or quarantined is checked again.",
+    )
+    tags: list[str] | None = Field(default=None, description="In place of those it has.")
+    reason: Annotated[Text, Field(max_length=1000)] | None = Field(
+        default=None, description="For the audit log; a model is deprecated only with one."
+    )
+
+
+class ModelEventView(BaseModel):
+    """One line of a model's audit log."""
+
+    id: str
+    object: str = "model_event"
+    at: datetime
+    actor: str = Field(description="The key, by name and id, or the worker.")
+    action: str
+    reason: str | None
+    details: dict[str, Any]
+
+
+def event_view(row: ModelEvent) -> ModelEventView:
+    """Return a line of the audit log as users see it."""
+    return ModelEventView(
+        id=row.id, at=row.created_at, actor=row.actor, action=row.action, reason=row.reason, details=row.details
+    )
 
 
 def view(row: Model) -> ModelView:
@@ -56,11 +88,12 @@ def view(row: Model) -> ModelView:
         spec=row.spec,
         facts=row.facts,
         checks=row.checks or [],
+        tags=row.tags,
         reason=row.reason,
         error=JobError(**row.error) if row.error else None,
         created_at=row.created_at,
         updated_at=row.updated_at,
-        links={"self": f"/v1/models/{row.id}"},
+        links={"self": f"/v1/models/{row.id}", "events": f"/v1/models/{row.id}/events"},
     )
 
 
@@ -89,11 +122,14 @@ _EXAMPLE = {
 def register_model(
     spec: Annotated[JsonObject, Body(examples=[_EXAMPLE])], response: Response, service: ServiceDep, caller: Admin
 ) -> ModelView:
-    """Take a specification; a worker fetches the weights, verifies them and runs the admission checks."""
-    model_spec = ModelSpec.from_dict(spec)
+    """Take a specification; a worker fetches the weights, verifies them and runs the admission checks.
+
+    `tags` beside its fields are the model's, and no part of the specification.
+    """
+    model_spec, tags = read_row(spec)
     refuse_unusual_name(model_spec)
     with service.database.write() as session:
-        row, is_new = Models(session).register(model_spec)
+        row, is_new = Models(session, actor=caller.actor).register(model_spec, tags=tags)
         model = view(row)
     if is_new:
         service.bell.ring("model", model.id)
@@ -105,13 +141,17 @@ def register_model(
 def list_models(
     service: ServiceDep,
     caller: Reader,
+    constraints: ConstraintsQuery,
     status: Annotated[ModelState | None, Query(description="Only models in this state.")] = None,
+    zoo: Annotated[str | None, Query(description="Only members of this named part of the zoo.")] = None,
     limit: Limit = 50,
     after: After = None,
 ) -> ListOf[ModelView]:
-    """List model versions."""
+    """List model versions that satisfy all constraints; a selection takes the same."""
     with service.database.read() as session:
-        page = Models(session).page(limit=limit, cursor=after, state=status)
+        if zoo is not None:
+            Zoos(session).require(zoo)
+        page = Models(session).page(limit=limit, cursor=after, state=status, constraints=constraints, zoo=zoo)
     return ListOf.of(page, view)
 
 
@@ -132,12 +172,42 @@ async def get_model(
     return await answer_poll(service, Models, model_id, lambda _, row: view(row), known=if_none_match, wait=wait)
 
 
+@router.get(
+    "/v1/models/{model_id}/events",
+    summary="Read a model's audit log, newest first",
+    responses=responses(401, 403, 404, 422),
+)
+def list_events(
+    model_id: str, service: ServiceDep, caller: Reader, limit: Limit = 50, after: After = None
+) -> ListOf[ModelEventView]:
+    """Say who did what to a model, when and why: registration, checks, changes of status, tags and zoos."""
+    with service.database.read() as session:
+        Models(session).get(model_id)
+        page = events_of(session, model_id, limit=limit, cursor=after)
+    return ListOf.of(page, event_view)
+
+
 @router.patch(
     "/v1/models/{model_id}",
-    summary="Enable or disable a model",
+    summary="Switch a model on or off, check it again, tag it",
     responses=responses(400, 401, 403, 404, 409, 413, 422),
 )
 def change_model(model_id: str, patch: ModelPatch, service: ServiceDep, caller: Admin) -> ModelView:
-    """Switch a model off or on again; rankings made with it stay as they are."""
+    """Change a model's status or tags; rankings made with it stay as they are."""
+    if patch.status is None and patch.tags is None:
+        raise BadRequest(
+            "invalid_request", "Neither a status nor tags are given.", param="status", hint="Say what is to change."
+        )
+    tags = None if patch.tags is None else read_tags(patch.tags)
     with service.database.write() as session:
-        return view(Models(session).switch(model_id, ModelState(patch.status), patch.reason))
+        models = Models(session, actor=caller.actor)
+        row = models.get(model_id)
+        was = row.state
+        if patch.status is not None:
+            row = models.switch(model_id, ModelState(patch.status), patch.reason)
+        if tags is not None:
+            row = models.tag(model_id, tags, patch.reason)
+        model = view(row)
+    if model.status == ModelState.PENDING != was:
+        service.bell.ring("model", model_id)
+    return model

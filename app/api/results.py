@@ -104,6 +104,7 @@ class Results(BaseModel):
     ranked_by: str
     verdict: str | None
     evidence: dict[str, Any]
+    warnings: list[dict[str, Any]] = Field(description="Of the selection, such as `model_deprecated`.")
     data: list[RankedModel]
     has_more: bool = False
 
@@ -159,6 +160,7 @@ def get_results(
         ranked_by=RANKED_BY,
         verdict=ranking.get("verdict"),
         evidence=ranking.get("evidence", {}),
+        warnings=selection.warnings,
         data=rows,
     )
 

@@ -9,19 +9,27 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from app.api.access import Caller, Reader, ServiceDep, Writer
+from app.api.chosen_models import choose_models
 from app.api.envelopes import After, Limit, ListOf, Name, StrictModel, Text
 from app.api.idempotency import IdempotencyKeyHeader, answer_once
+from app.api.model_constraints import ConstraintsRequest
 from app.api.polling import IfNoneMatch, Wait, answer_poll, point_to_job
 from app.api.problems import JobError, responses
 from app.api.recipes import HardwareRequest, RecipeRequest, TargetRequest
 from app.api.selection_progress import Proof, SelectionProgress, progress_view, proof_view
-from app.domain.errors import BadRequest, Conflict
+from app.domain.errors import BadRequest
 from app.domain.finetuning import Recipe
+from app.domain.model_constraints import UNCONSTRAINED
 from app.scoring.registry import DEFAULT_SCORES, find
 from app.storage.repositories.finetunes import ProofProgress, proofs_of
-from app.storage.repositories.models import Models
-from app.storage.repositories.selections import EvaluationProgress, Selections, progress_of, seen_revision
-from app.storage.tables import Model, Selection
+from app.storage.repositories.selections import (
+    EvaluationProgress,
+    Selections,
+    next_selections,
+    progress_of,
+    seen_revision,
+)
+from app.storage.tables import Selection
 
 router = APIRouter(tags=["selections"])
 
@@ -65,7 +73,15 @@ class SelectionRequest(StrictModel):
 
     dataset: Text = Field(description="Id of a data set that is ready.")
     models: Annotated[list[Text], Field(min_length=1, max_length=1000)] | None = Field(
-        default=None, description="Ids or names of active models; without it, every active model."
+        default=None,
+        description="Ids or names of active models, or deprecated ones; without it, every active model.",
+    )
+    zoo: Text | None = Field(default=None, description="Only members of this named part of the zoo.")
+    constraints: ConstraintsRequest | None = Field(
+        default=None, description="What every model has to be: one that is named and is not is refused."
+    )
+    watch: bool = Field(
+        default=False, description="Rank models that join the zoo later, too, by selections that follow this one."
     )
     scores: Annotated[list[Text], Field(min_length=1, max_length=100)] | None = Field(
         default=None,
@@ -86,6 +102,14 @@ class SelectionRequest(StrictModel):
     name: Name | None = None
 
 
+class SelectionWarning(BaseModel):
+    """Something that the user should know about a selection."""
+
+    code: str
+    detail: str
+    model: str | None = None
+
+
 class RaceView(Race):
     """A race, and the numbers of images it looks at."""
 
@@ -103,6 +127,10 @@ class SelectionView(BaseModel):
     revision: int
     progress: SelectionProgress
     scores: list[str]
+    zoo: str | None
+    constraints: dict[str, Any] | None
+    watch: bool
+    warnings: list[SelectionWarning] = Field(description="Such as `model_deprecated`.")
     race: RaceView | None
     budget: Budget | None
     target: dict[str, Any] | None = Field(description="The fine-tuning that is forecast.")
@@ -119,8 +147,17 @@ class SelectionView(BaseModel):
     links: dict[str, str]
 
 
-def view(row: Selection, evaluations: list[EvaluationProgress], proof: ProofProgress | None) -> SelectionView:
-    """Return a row, the progress of its evaluations and that of its proof, if it was begun, as users see them."""
+def view(
+    row: Selection, evaluations: list[EvaluationProgress], proof: ProofProgress | None, next_id: str | None = None
+) -> SelectionView:
+    """Return a selection as users see it.
+
+    Args:
+        row: the selection.
+        evaluations: how far each of them is.
+        proof: how far its proof is, if it was begun.
+        next_id: of the selection that follows this one, if there is one.
+    """
     ranking = row.ranking or {}
     path = f"/v1/selections/{row.id}"
     links = {
@@ -132,6 +169,10 @@ def view(row: Selection, evaluations: list[EvaluationProgress], proof: ProofProg
     }
     if proof is not None:
         links["proof"] = f"/v1/finetunes/{proof.id}"
+    if row.previous_id is not None:
+        links["previous"] = f"/v1/selections/{row.previous_id}"
+    if next_id is not None:
+        links["next"] = f"/v1/selections/{next_id}"
     return SelectionView(
         id=row.id,
         name=row.name,
@@ -140,6 +181,10 @@ def view(row: Selection, evaluations: list[EvaluationProgress], proof: ProofProg
         revision=seen_revision(row.revision, row.state, proof.revision if proof else None),
         progress=progress_view(row, evaluations, proof),
         scores=row.scores,
+        zoo=row.zoo,
+        constraints=row.constraints,
+        watch=row.watch,
+        warnings=[SelectionWarning(**warning) for warning in row.warnings],
         race=RaceView(**row.race, looks=row.looks or []) if row.race else None,
         budget=Budget(worker_seconds=row.budget_seconds) if row.budget_seconds else None,
         target=row.target,
@@ -165,7 +210,8 @@ def read_view(session: Session, row: Selection) -> SelectionView:
 def _viewer(session: Session, rows: Sequence[Selection]) -> Callable[[Selection], SelectionView]:
     evaluations = progress_of(session, [row.id for row in rows])
     proofs = proofs_of(session, [row.id for row in rows if row.verify])
-    return lambda row: view(row, evaluations[row.id], proofs.get(row.id))
+    following = next_selections(session, [row.id for row in rows if row.watch])
+    return lambda row: view(row, evaluations[row.id], proofs.get(row.id), following.get(row.id))
 
 
 @router.post(
@@ -200,6 +246,23 @@ def create_selection(
     return answer.body
 
 
+def _refuse_watch_with(request: SelectionRequest) -> None:
+    if request.race or request.budget:
+        raise BadRequest(
+            "watch_with_race",
+            "A race and a budget compare models on growing subsets, which one that comes later has not seen.",
+            param="watch",
+            hint='Leave "watch" out, or "race" and "budget".',
+        )
+    if request.models:
+        raise BadRequest(
+            "watch_with_models",
+            "The selection names its models, so none that comes later belongs to it.",
+            param="watch",
+            hint='Leave "models" out, and say by "zoo" and "constraints" which ones are meant.',
+        )
+
+
 def _create(session: Session, caller: Caller, request: SelectionRequest, max_images: int) -> Selection:
     if request.hardware and not request.target:
         raise BadRequest(
@@ -209,7 +272,10 @@ def _create(session: Session, caller: Caller, request: SelectionRequest, max_ima
             hint='Add "target": {}, or leave "hardware" out.',
         )
     scores = [find(name).name for name in request.scores or DEFAULT_SCORES]
-    models = _models(Models(session), request)
+    if request.watch:
+        _refuse_watch_with(request)
+    constraints = request.constraints.read() if request.constraints else UNCONSTRAINED
+    models = choose_models(session, request.models, constraints, request.zoo)
     return Selections(session, caller.tenant).create(
         request.dataset,
         models,
@@ -219,25 +285,11 @@ def _create(session: Session, caller: Caller, request: SelectionRequest, max_ima
         budget_seconds=request.budget.worker_seconds if request.budget else None,
         target=request.target.question(request.hardware) if request.target else None,
         verify=request.verify.as_dict() if request.verify else None,
+        constraints=constraints.as_dict() or None,
+        zoo=request.zoo,
+        watch=request.watch,
         max_images=max_images,
     )
-
-
-def _models(zoo: Models, request: SelectionRequest) -> list[Model]:
-    if request.models:
-        return zoo.choose(request.models)
-    models = zoo.active()
-    if not models:
-        unchecked = zoo.count_unchecked()
-        raise Conflict(
-            "no_active_models",
-            f"The zoo has no active model yet; {unchecked} are waiting for their checks.",
-            param="models",
-            hint="Wait a minute and try again; see GET /v1/models."
-            if unchecked
-            else "Ask an admin to register models: POST /v1/models.",
-        )
-    return models
 
 
 @router.get("/v1/selections", summary="List selections, newest first", responses=responses(401, 403, 422))
@@ -282,6 +334,6 @@ async def get_selection(
     responses=responses(401, 403, 404, 422),
 )
 def cancel_selection(selection_id: str, service: ServiceDep, caller: Writer) -> SelectionView:
-    """End a selection; what was ranked so far stays readable. Cancelling twice is the same as once."""
+    """End a selection, and its watch; what was ranked so far stays readable. Cancelling twice is the same as once."""
     with service.database.write() as session:
         return read_view(session, Selections(session, caller.tenant).cancel(selection_id))

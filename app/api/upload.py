@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any, Protocol
 
 from fastapi import Request
 from python_multipart import MultipartParser
@@ -20,6 +20,13 @@ _MAX_FIELD_BYTES = 4096
 _MAX_FORM_BYTES = 1 << 16  # what boundaries, part headers and short fields may add to a file
 
 
+class Target(Protocol):
+    """Where the bytes go."""
+
+    def write(self, data: bytearray, /) -> object:
+        """Take the next bytes."""
+
+
 @dataclass
 class Received:
     """What an upload consisted of."""
@@ -29,7 +36,7 @@ class Received:
     name: str | None
 
 
-async def receive(request: Request, target: IO[bytes], *, max_bytes: int) -> Received:
+async def receive(request: Request, target: Target, *, max_bytes: int) -> Received:
     """Write the uploaded file to ``target``: the multipart field ``file``, or the raw body.
 
     Raises:
@@ -53,7 +60,7 @@ async def receive(request: Request, target: IO[bytes], *, max_bytes: int) -> Rec
             "empty_upload",
             "The upload has no bytes.",
             param="file",
-            hint="Send an archive as the multipart field `file` or as the raw body.",
+            hint="Send the file as the multipart field `file` or as the raw body.",
         )
     return Received(sink.digest.hexdigest(), sink.size, name)
 
@@ -123,7 +130,7 @@ async def _receive_form(chunks: AsyncIterator[bytes], boundary: bytes | None, si
 class _Sink:
     """Hashes and writes in blocks, in a thread, so that the disk never holds up other requests."""
 
-    target: IO[bytes]
+    target: Target
     max_bytes: int
     size: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
@@ -240,5 +247,5 @@ def _too_large(max_bytes: int) -> PayloadTooLarge:
         "upload_too_large",
         f"The upload is larger than the {max_bytes} bytes that this service accepts.",
         param="file",
-        hint="Send fewer or smaller images: 512 pixels on the shorter side are enough.",
+        hint="Of images, 512 pixels on the shorter side are enough; FORETUNE_MAX_UPLOAD_BYTES sets the limit.",
     )

@@ -5,7 +5,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.options import AsJson, ModelName, NoWait, Reason
+from app.cli import model_check, model_curation
+from app.cli.constraint_options import (
+    Capability,
+    Family,
+    License,
+    MaxGflops,
+    MaxMemory,
+    MaxParameters,
+    PretrainedOn,
+    Tag,
+    ZooName,
+    constraints,
+)
+from app.cli.model_specs import SPEC_HELP, read_specs
+from app.cli.options import AsJson, ModelName, NoWait
 from app.cli.session import session
 
 if TYPE_CHECKING:
@@ -15,19 +29,27 @@ if TYPE_CHECKING:
 
 commands = typer.Typer(help="See the zoo of pretrained models, and add to it.", no_args_is_help=True)
 
-_TORCHVISION = "torchvision:"
-
 
 @commands.command("list")
 def list_models(
     status: Annotated[str | None, typer.Option(help="Only models in this state, such as active.")] = None,
+    zoo: ZooName = None,
+    max_parameters: MaxParameters = None,
+    max_gflops: MaxGflops = None,
+    max_memory: MaxMemory = None,
+    license: License = None,  # noqa: A002
+    family: Family = None,
+    pretrained_on: PretrainedOn = None,
+    capability: Capability = None,
+    tag: Tag = None,
     as_json: AsJson = False,
 ) -> None:
     """List models, newest first."""
     with session(as_json=as_json) as (terminal, client):
+        wanted = constraints(max_parameters, max_gflops, max_memory, license, family, pretrained_on, capability, tag)
         terminal.list(
-            list(client.models.list(status)),
-            ("id", "name", "version", "status", "size", "pretrained on", "licence"),
+            list(client.models.list(status, constraints=wanted, zoo=zoo)),
+            ("id", "name", "version", "status", "size", "pretrained on", "licence", "tags"),
             lambda one: (
                 one.id,
                 one.name,
@@ -36,6 +58,7 @@ def list_models(
                 _size(one),
                 ", ".join((_stated(one).get("pretraining") or {}).get("datasets", [])),
                 _stated(one).get("license"),
+                ", ".join(one.tags),
             ),
         )
 
@@ -52,10 +75,7 @@ def show(model: ModelName, as_json: AsJson = False) -> None:
 
 @commands.command()
 def add(
-    spec: Annotated[
-        str,
-        typer.Argument(metavar="SPEC", help="A YAML or JSON file of one or more models, or torchvision:NAME.WEIGHTS."),
-    ],
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=SPEC_HELP)],
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -63,7 +83,7 @@ def add(
     from app.cli.following import follow_model, note_missing_worker
 
     with session(as_json=as_json) as (terminal, client):
-        models = [client.models.register(one) for one in _read(spec)]
+        models = [client.models.register(one) for one in read_specs(spec)]
         if not no_wait and not all(model.has_ended for model in models):
             note_missing_worker(terminal, client)
             models = [follow_model(terminal, client, model) for model in models]
@@ -72,7 +92,7 @@ def add(
         else:
             for model in models:
                 terminal.show(_report(model))
-    if any(model.status == "rejected" for model in models):
+    if any(model.status in ("rejected", "quarantined") for model in models):
         raise typer.Exit(1)
 
 
@@ -100,24 +120,26 @@ def import_models(
 
 
 @commands.command()
-def enable(model: ModelName, reason: Reason = None, as_json: AsJson = False) -> None:
-    """Use a disabled model again."""
-    _switch(model, reason, as_json=as_json, on=True)
-
-
-@commands.command()
-def disable(model: ModelName, reason: Reason = None, as_json: AsJson = False) -> None:
-    """Leave a model out of later selections; rankings made with it stay as they are."""
-    _switch(model, reason, as_json=as_json, on=False)
-
-
-def _switch(name: str, reason: str | None, *, as_json: bool, on: bool) -> None:
-    from app.cli.lookup import find_model
+def upload(
+    file: Annotated[Path, typer.Argument(help="A safetensors file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Send weights to the service and print their SHA-256, for a source {type: upload, sha256: ...}."""
+    from app.cli.progress import Bar
 
     with session(as_json=as_json) as (terminal, client):
-        model_id = find_model(client, name).id
-        model = client.models.enable(model_id, reason) if on else client.models.disable(model_id, reason)
-        terminal.answer(model, f"{model.name} version {model.version} is {model.status}.")
+        with Bar(terminal, "uploading") as bar:
+            weights = client.models.upload(file, on_progress=bar.update)
+        terminal.note(f"{weights.tensors} tensors, {weights.bytes:,} bytes. Name them in a model within a day.")
+        terminal.answer(weights, weights.sha256)
+
+
+for _command in (
+    *(model_curation.enable, model_curation.disable, model_curation.deprecate, model_curation.recheck),
+    *(model_curation.tag, model_curation.untag, model_curation.log),
+):
+    commands.command()(_command)
+commands.command()(model_check.check)
 
 
 def _text(file: Path) -> str:
@@ -128,29 +150,6 @@ def _text(file: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         hint = "Give a file that can be read, in UTF-8."
         raise Failure("file_not_readable", f"{file} cannot be read: {error}.", param=str(file), hint=hint) from error
-
-
-def _read(spec: str) -> list[dict[str, Any]]:
-    """Return the specifications in a file, or the one that a torchvision entry implies."""
-    from app.client import Failure
-
-    if spec.startswith(_TORCHVISION):
-        entry = spec.removeprefix(_TORCHVISION)
-        return [{"name": entry.lower(), "source": {"type": "torchvision", "entry": entry}}]
-    import yaml
-
-    hint = "Write one specification, or `models:` and a list of them. JSON is YAML too."
-    try:
-        document = yaml.safe_load(Path(spec).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure("file_not_readable", f"{spec} cannot be read: {error}.", param=spec, hint=hint) from error
-    except yaml.YAMLError as error:
-        raise Failure("invalid_manifest", f"{spec} is neither YAML nor JSON: {error}", param=spec, hint=hint) from error
-    entries = document["models"] if isinstance(document, dict) and set(document) == {"models"} else document
-    entries = entries if isinstance(entries, list) else [entries]
-    if not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise Failure("invalid_manifest", f"{spec} holds no model specification.", param=spec, hint=hint)
-    return entries
 
 
 def _stated(model: "Model") -> dict[str, Any]:
@@ -175,6 +174,8 @@ def _report(model: "Model") -> "RenderableType":
     rows: list[tuple[str, object]] = [
         (field, stated[field]) for field in ("architecture", "license", "homepage", "notes") if stated.get(field)
     ]
+    if model.tags:
+        rows.append(("tags", ", ".join(model.tags)))
     rows += [(fact, str(value)) for fact, value in (model.facts or {}).items() if fact != "resolved"]
     for check in model.checks:
         rows.append((f"check {check['name']}", f"{check['outcome']}  {check.get('detail') or ''}"))

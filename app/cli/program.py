@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli import dataset, demo, explanation, finetune, forecast, key, model, scores, selection, service
+from app.cli import dataset, demo, explanation, finetune, forecast, key, model, plan, scores, selection, service, zoo
 
 program = typer.Typer(
     name="foretune",
@@ -41,6 +41,7 @@ program.command(rich_help_panel=_RUN)(service.migrate)
 program.command(rich_help_panel=_RUN)(service.status)
 program.command(rich_help_panel=_RUN)(demo.demo)
 program.add_typer(dataset.commands, name="dataset", rich_help_panel=_RANK)
+program.command(rich_help_panel=_RANK)(plan.plan)
 program.command(rich_help_panel=_RANK)(selection.select)
 program.command(rich_help_panel=_RANK)(selection.watch)
 program.command(rich_help_panel=_RANK)(selection.results)
@@ -51,4 +52,5 @@ program.command("selections", rich_help_panel=_RANK)(selection.list_selections)
 program.add_typer(finetune.commands, name="finetune", rich_help_panel=_RANK)
 program.add_typer(scores.commands, name="scores", rich_help_panel=_RANK)
 program.add_typer(model.commands, name="models", rich_help_panel=_MANAGE)
+program.add_typer(zoo.commands, name="zoos", rich_help_panel=_MANAGE)
 program.add_typer(key.commands, name="key", rich_help_panel=_MANAGE)

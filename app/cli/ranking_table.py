@@ -43,6 +43,7 @@ def ranking_table(results: Results, console: Console) -> RenderableType:
         stopped = any(row.status == "over_budget" for row in waiting)
         why = "the budget was spent" if stopped else f"the selection is {results.status}"
         parts.append(Text(f"Not evaluated, for {why}: {_names(waiting)}.", style="yellow"))
+    parts += [Text(printable(f"{warning.detail} ({warning.code})"), style="yellow") for warning in results.warnings]
     for row in failed:
         assert row.error is not None
         told = f" failed: {row.error.message} ({row.error.code})"

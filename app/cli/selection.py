@@ -5,6 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli.constraint_options import (
+    Capability,
+    Family,
+    License,
+    MaxGflops,
+    MaxMemory,
+    MaxParameters,
+    PretrainedOn,
+    Tag,
+    ZooName,
+    constraints,
+)
 from app.cli.options import AsJson, DatasetName, NoWait, SelectionId
 from app.cli.session import session
 
@@ -40,6 +52,18 @@ def select(
     verify_budget: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="With --verify: worker time that may be spent on it.")
     ] = None,
+    zoo: ZooName = None,
+    max_parameters: MaxParameters = None,
+    max_gflops: MaxGflops = None,
+    max_memory: MaxMemory = None,
+    license: License = None,  # noqa: A002
+    family: Family = None,
+    pretrained_on: PretrainedOn = None,
+    capability: Capability = None,
+    tag: Tag = None,
+    follow_zoo: Annotated[
+        bool, typer.Option("--watch", help="Also rank models that join the zoo later, in selections that follow.")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="A name for people; by default the data set's.")] = None,
     no_wait: NoWait = False,
     as_json: AsJson = False,
@@ -62,10 +86,14 @@ def select(
             follow_checks(terminal, client)
         rules = {"keep": keep, "error_probability": error}
         asked = {rule: value for rule, value in rules.items() if value is not None}
+        wanted = constraints(max_parameters, max_gflops, max_memory, license, family, pretrained_on, capability, tag)
         proof = {"k": verify} | ({} if verify_budget is None else {"budget_seconds": verify_budget})
         selection = client.selections.create(
             dataset_id,
             models=model,
+            zoo=zoo,
+            constraints=wanted,
+            watch=follow_zoo,
             scores=score,
             race=asked or race,
             budget_seconds=budget,

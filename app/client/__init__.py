@@ -2,13 +2,13 @@
 
 from app.client.errors import ApiError, Failure, JobFailed, ServiceUnreachable, WaitTimedOut
 from app.client.foretune import Foretune
+from app.client.plans import Plan
 from app.client.resources import (
     Dataset,
     Explanation,
     FileOutcome,
     Forecast,
     Key,
-    Model,
     NewKey,
     RankedModel,
     Readiness,
@@ -16,6 +16,7 @@ from app.client.resources import (
     Selection,
 )
 from app.client.tuned_models import Finetune, TunedModel
+from app.client.zoo import Model, ModelEvent, Weights, Zoo
 
 __all__ = [
     "ApiError",
@@ -29,7 +30,9 @@ __all__ = [
     "JobFailed",
     "Key",
     "Model",
+    "ModelEvent",
     "NewKey",
+    "Plan",
     "RankedModel",
     "Readiness",
     "Results",
@@ -37,4 +40,6 @@ __all__ = [
     "ServiceUnreachable",
     "TunedModel",
     "WaitTimedOut",
+    "Weights",
+    "Zoo",
 ]

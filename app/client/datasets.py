@@ -7,12 +7,9 @@ from pathlib import Path
 from typing import IO
 
 from app.client.connection import Connection, segment
-from app.client.errors import Failure
 from app.client.jobs import every, wait_for
 from app.client.resources import Dataset, FileOutcome
-
-OnProgress = Callable[[int, int], None]
-"""Called with the bytes sent so far and the bytes there are."""
+from app.client.sent_file import Observed, OnProgress, not_readable
 
 
 class Datasets:
@@ -52,9 +49,9 @@ class Datasets:
                 with path.open("rb") as file:
                     return self._send(file, name or path.name, on_progress)
             except OSError as error:
-                raise _not_readable(str(path), error.strerror or str(error)) from error
+                raise not_readable(str(path), error.strerror or str(error)) from error
         if not source.seekable():
-            raise _not_readable(name or "the file", "it cannot be read twice, should the connection break off")
+            raise not_readable(name or "the file", "it cannot be read twice, should the connection break off")
         return self._send(source, name or Path(str(getattr(source, "name", "dataset"))).name, on_progress)
 
     def _send(self, file: IO[bytes], name: str, on_progress: OnProgress | None) -> Dataset:
@@ -65,7 +62,7 @@ class Datasets:
             headers={"Idempotency-Key": uuid.uuid4().hex},
             repeatable=True,
             data={"name": name},
-            files={"file": (name, _Observed(file, size, on_progress))},
+            files={"file": (name, Observed(file, size, on_progress))},
         )
         return self._connection.read(response, Dataset)
 
@@ -101,30 +98,3 @@ class Datasets:
     def delete(self, dataset_id: str) -> None:
         """Delete a data set and everything computed from it."""
         self._connection.send("DELETE", f"/v1/datasets/{segment(dataset_id)}")
-
-
-class _Observed:
-    """A file that tells how much of it was read."""
-
-    def __init__(self, file: IO[bytes], size: int, on_progress: OnProgress | None) -> None:
-        self._file = file
-        self._size = size
-        self._on_progress = on_progress
-
-    def read(self, size: int = -1) -> bytes:
-        chunk = self._file.read(size)
-        if self._on_progress is not None:
-            self._on_progress(self._file.tell(), self._size)
-        return chunk
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-
-def _not_readable(path: str, reason: str) -> Failure:
-    return Failure(
-        "file_not_readable", f"{path} cannot be read: {reason}.", param=path, hint="Check the path and who may read it."
-    )

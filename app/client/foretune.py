@@ -9,8 +9,10 @@ from app.client.datasets import Datasets
 from app.client.finetunes import Finetunes
 from app.client.keys import Keys
 from app.client.models import Models
+from app.client.plans import Plans
 from app.client.resources import Readiness
 from app.client.selections import Selections
+from app.client.zoos import Zoos
 
 
 class Foretune:
@@ -23,6 +25,8 @@ class Foretune:
         selections: ask for a ranking, watch it, read it; ask for a forecast.
         finetunes: really train models, and download the tuned weights.
         models: the zoo.
+        zoos: named parts of it.
+        plans: how long a selection would take.
         keys: API keys.
     """
 
@@ -42,6 +46,8 @@ class Foretune:
         self.selections = Selections(self._connection)
         self.finetunes = Finetunes(self._connection)
         self.models = Models(self._connection)
+        self.zoos = Zoos(self._connection)
+        self.plans = Plans(self._connection)
         self.keys = Keys(self._connection)
 
     @property

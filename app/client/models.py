@@ -1,11 +1,15 @@
 """Models: the zoo."""
 
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from app.client.connection import Connection, segment
 from app.client.jobs import every, wait_for
-from app.client.resources import Import, Model
+from app.client.numbers import check_finite
+from app.client.sent_file import Observed, OnProgress, not_readable
+from app.client.zoo import Import, Model, ModelEvent, Weights
 
 
 class Models:
@@ -15,9 +19,23 @@ class Models:
         """Work over a connection."""
         self._connection = connection
 
-    def list(self, status: str | None = None) -> Iterator[Model]:
-        """Yield every model version, newest first; with ``status`` only those in it."""
-        return every(self._connection, "/v1/models", Model, status=status)
+    def list(
+        self, status: str | None = None, *, constraints: Mapping[str, Any] | None = None, zoo: str | None = None
+    ) -> Iterator[Model]:
+        """Yield every model version, newest first.
+
+        Args:
+            status: only models in it.
+            constraints: that the models satisfy, as a selection takes them: ``max_parameters``, ``max_gflops``,
+                ``max_memory_bytes``, ``licenses``, ``families``, ``pretrained_on``, ``capabilities``, ``tags``.
+            zoo: only its members.
+
+        Raises:
+            Failure: ``invalid_number``: a bound is not finite.
+        """
+        wanted = dict(constraints or {})
+        check_finite(wanted)
+        return every(self._connection, "/v1/models", Model, status=status, zoo=zoo, **wanted)
 
     def get(self, model_id: str) -> Model:
         """Return one model version."""
@@ -59,15 +77,48 @@ class Models:
         )
 
     def enable(self, model_id: str, reason: str | None = None) -> Model:
-        """Use a disabled model again."""
-        return self._switch(model_id, "active", reason)
+        """Use a disabled or deprecated model again."""
+        return self._change(model_id, status="active", reason=reason)
 
     def disable(self, model_id: str, reason: str | None = None) -> Model:
         """Leave a model out of later selections."""
-        return self._switch(model_id, "disabled", reason)
+        return self._change(model_id, status="disabled", reason=reason)
 
-    def _switch(self, model_id: str, status: str, reason: str | None) -> Model:
-        patch = {"status": status, "reason": reason}
-        return self._connection.read(
-            self._connection.send("PATCH", f"/v1/models/{segment(model_id)}", json=patch), Model
-        )
+    def deprecate(self, model_id: str, reason: str) -> Model:
+        """Leave a model out of later selections that do not name it; those that do are told the reason."""
+        return self._change(model_id, status="deprecated", reason=reason)
+
+    def recheck(self, model_id: str, reason: str | None = None) -> Model:
+        """Let the checks of a rejected or quarantined model run again."""
+        return self._change(model_id, status="pending", reason=reason)
+
+    def tag(self, model_id: str, tags: Sequence[str]) -> Model:
+        """Give a model these tags in place of those it has."""
+        return self._change(model_id, tags=[*tags])
+
+    def events(self, model_id: str) -> Iterator[ModelEvent]:
+        """Yield the audit log of one model version, newest first."""
+        return every(self._connection, f"/v1/models/{segment(model_id)}/events", ModelEvent)
+
+    def upload(self, path: str | os.PathLike[str], *, on_progress: OnProgress | None = None) -> Weights:
+        """Send a safetensors file, in constant memory; the same bytes again are the same object.
+
+        Returns:
+            What a model's source names: ``{"type": "upload", "sha256": weights.sha256}``.
+
+        Raises:
+            Failure: ``file_not_readable``.
+            ApiError: such as ``unsafe_weights``.
+        """
+        try:
+            with Path(path).open("rb") as file:
+                observed = Observed(file, os.fstat(file.fileno()).st_size, on_progress)
+                files = {"file": (Path(path).name, observed)}
+                response = self._connection.send("POST", "/v1/weights", repeatable=True, files=files)
+        except OSError as error:
+            raise not_readable(str(path), error.strerror or str(error)) from error
+        return self._connection.read(response, Weights)
+
+    def _change(self, model_id: str, **patch: Any) -> Model:
+        response = self._connection.send("PATCH", f"/v1/models/{segment(model_id)}", json=patch)
+        return self._connection.read(response, Model)

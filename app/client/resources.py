@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from app.domain.states import DATASET_TERMINAL, MODEL_TERMINAL, SELECTION_TERMINAL
+from app.domain.states import DATASET_TERMINAL, SELECTION_TERMINAL
 
 
 class Resource(BaseModel):
@@ -107,36 +107,6 @@ class FileOutcome(Resource):
     detail: str | None = None
 
 
-class Model(Job):
-    """One version of a model of the zoo."""
-
-    terminal = frozenset[str](MODEL_TERMINAL)
-    version: int
-    spec: dict[str, Any]
-    facts: dict[str, Any] | None
-    checks: tuple[dict[str, Any], ...]
-    reason: str | None
-
-
-class ImportedRow(Resource):
-    """What became of a row of a manifest: ``verdict`` is new, new_version, known or invalid."""
-
-    row: int
-    name: str | None
-    verdict: str
-    model: str | None
-    version: int | None
-    error: JobError | None
-
-
-class Import(Resource):
-    """What became of a manifest."""
-
-    dry_run: bool
-    counts: dict[str, int]
-    rows: tuple[ImportedRow, ...]
-
-
 class ModelCounts(Resource):
     """How many models of a selection stand where."""
 
@@ -197,6 +167,14 @@ class Proof(Resource):
     progress: Progress | None
 
 
+class SelectionWarning(Resource):
+    """Something that the user should know about a selection, such as ``model_deprecated``."""
+
+    code: str
+    detail: str
+    model: str | None = None
+
+
 class Selection(Job):
     """A ranking that is asked for."""
 
@@ -204,6 +182,11 @@ class Selection(Job):
     dataset: str
     progress: SelectionProgress
     scores: tuple[str, ...]
+    zoo: str | None = None
+    constraints: dict[str, Any] | None = None
+    watch: bool = False
+    warnings: tuple[SelectionWarning, ...] = ()
+    links: dict[str, str] = {}
     race: Race | None = None
     budget: Budget | None = None
     target: dict[str, Any] | None = None
@@ -318,6 +301,7 @@ class Results(Resource):
     ranked_by: str
     verdict: str | None
     evidence: dict[str, Any]
+    warnings: tuple[SelectionWarning, ...] = ()
     data: tuple[RankedModel, ...]
 
 

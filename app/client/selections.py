@@ -28,6 +28,9 @@ class Selections:
         dataset_id: str,
         *,
         models: Sequence[str] | None = None,
+        zoo: str | None = None,
+        constraints: Mapping[str, Any] | None = None,
+        watch: bool = False,
         scores: Sequence[str] | None = None,
         race: bool | Mapping[str, float] = False,
         budget_seconds: float | None = None,
@@ -41,6 +44,10 @@ class Selections:
         Args:
             dataset_id: the data set.
             models: ids or names of active models; by default every active one.
+            zoo: only members of this named part of the zoo.
+            constraints: that every model satisfies: ``max_parameters``, ``max_gflops``, ``max_memory_bytes``,
+                ``licenses``, ``families``, ``pretrained_on``, ``capabilities``, ``tags``.
+            watch: rank models that join the zoo later, too, by selections that follow this one.
             scores: scores to compute; by default a dozen of every kind. The order is by the linear probe in any case.
             race: look at growing subsets of the images, and drop models that surely cannot be among the first any
                 more: ``keep`` (3), how many of the first, and ``error_probability`` (0.05), of dropping one of those.
@@ -54,15 +61,19 @@ class Selections:
             name: for people; by default the data set's.
 
         Raises:
-            ApiError: such as ``dataset_not_ready``, ``no_active_models``, ``unknown_model``.
-            Failure: ``invalid_number``: a number of the race, the budget, the target or the proof is not finite.
+            ApiError: such as ``dataset_not_ready``, ``no_model_satisfies_constraints``, ``unknown_model``.
+            Failure: ``invalid_number``: a number of the constraints, the race, the budget, the target or the proof is
+                not finite.
         """
         rules = {} if isinstance(race, bool) else dict(race)
         numbers = {"race": rules, "budget_seconds": budget_seconds, "target": target, "verify": verify}
-        check_finite(numbers | {"hardware": hardware})
+        check_finite(numbers | {"hardware": hardware, "constraints": constraints})
         asked = {
             "dataset": dataset_id,
             "models": list(models) if models else None,
+            "zoo": zoo,
+            "constraints": dict(constraints) if constraints else None,
+            "watch": watch or None,
             "scores": list(scores) if scores else None,
             "race": None if race is False else rules,
             "budget": {"worker_seconds": budget_seconds} if budget_seconds is not None else None,

@@ -1,7 +1,8 @@
 """The states of every job and the edges between them.
 
     dataset     receiving -> received -> preparing -> ready | rejected;   any -> deleting -> deleted
-    model       pending -> checking -> active | rejected;   active <-> disabled
+    model       pending -> checking -> active | rejected | quarantined;   rejected, quarantined -> pending
+                active <-> disabled;   active <-> deprecated;   deprecated -> disabled
     selection   queued -> running -> done | failed | cancelled
     evaluation  queued -> running -> done | failed | cancelled | over_budget;   running -> queued when a lease expired;
                 in a race also running -> waiting -> queued | eliminated
@@ -33,6 +34,10 @@ class ModelState(StrEnum):
     CHECKING = "checking"
     ACTIVE = "active"
     REJECTED = "rejected"
+    QUARANTINED = "quarantined"
+    """Its checks ended worker after worker; they run again when an admin says so."""
+    DEPRECATED = "deprecated"
+    """Left out of selections that do not name it."""
     DISABLED = "disabled"
 
 
@@ -74,16 +79,26 @@ class FinetuneState(StrEnum):
 
 @dataclass(frozen=True)
 class JobStates:
-    """The part of a state machine that a worker's lease moves through."""
+    """The part of a state machine that a worker's lease moves through.
+
+    A job whose workers were lost too often ends in ``lost``, where it has such a state, and else in ``failed``.
+    """
 
     open: str
     held: str
     done: str
     failed: str
+    lost: str | None = None
+
+    def after(self, code: str) -> str:
+        """Return the state of a job that ended with an error."""
+        return self.lost if self.lost and code == "worker_lost" else self.failed
 
 
 DATASET_JOB = JobStates(DatasetState.RECEIVED, DatasetState.PREPARING, DatasetState.READY, DatasetState.REJECTED)
-MODEL_JOB = JobStates(ModelState.PENDING, ModelState.CHECKING, ModelState.ACTIVE, ModelState.REJECTED)
+MODEL_JOB = JobStates(
+    ModelState.PENDING, ModelState.CHECKING, ModelState.ACTIVE, ModelState.REJECTED, lost=ModelState.QUARANTINED
+)
 EVALUATION_JOB = JobStates(
     EvaluationState.QUEUED, EvaluationState.RUNNING, EvaluationState.DONE, EvaluationState.FAILED
 )
@@ -100,9 +115,19 @@ EVALUATION_TERMINAL = frozenset(
 )
 DATASET_GONE = frozenset({DatasetState.DELETING, DatasetState.DELETED})
 DATASET_TERMINAL = frozenset({DatasetState.READY, DatasetState.REJECTED}) | DATASET_GONE
-MODEL_TERMINAL = frozenset({ModelState.ACTIVE, ModelState.REJECTED, ModelState.DISABLED})
+MODEL_TERMINAL = frozenset(ModelState) - {ModelState.PENDING, ModelState.CHECKING}
+MODEL_USABLE = frozenset({ModelState.ACTIVE, ModelState.DEPRECATED})
+"""Of these, only active ones are in a selection that names none."""
+MODEL_EDGES = {
+    ModelState.ACTIVE: frozenset({ModelState.DISABLED, ModelState.DEPRECATED}),
+    ModelState.DEPRECATED: frozenset({ModelState.ACTIVE, ModelState.DISABLED}),
+    ModelState.DISABLED: frozenset({ModelState.ACTIVE}),
+    ModelState.REJECTED: frozenset({ModelState.PENDING}),
+    ModelState.QUARANTINED: frozenset({ModelState.PENDING}),
+}
+"""Where an admin may move a model from each state; workers do the rest."""
 SELECTION_TERMINAL = frozenset({SelectionState.DONE, SelectionState.FAILED, SelectionState.CANCELLED})
 FINETUNE_TERMINAL = frozenset({FinetuneState.DONE, FinetuneState.FAILED, FinetuneState.CANCELLED})
 
-RETRY_BUDGET = {"worker_lost": 3, "out_of_memory": 2, "storage_unavailable": 3}
+RETRY_BUDGET = {"worker_lost": 3, "out_of_memory": 2, "storage_unavailable": 3, "hub_unavailable": 3}
 """How often a job may be tried again after each error; every other error is final at once."""

@@ -9,7 +9,7 @@ Messages play no part in this: a lost, doubled or reordered doorbell changes not
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,20 +19,25 @@ from sqlalchemy.orm import Session
 from app.domain.errors import ForetuneError
 from app.domain.states import DATASET_JOB, EVALUATION_JOB, FINETUNE_JOB, MODEL_JOB, RETRY_BUDGET, JobStates
 from app.storage.database import database_now
+from app.storage.repositories.model_events import record_end_of_checks
 from app.storage.tables import Dataset, Evaluation, Finetune, Model
 
 
 @dataclass(frozen=True)
 class JobKind:
-    """A table whose rows are work."""
+    """A table whose rows are work.
+
+    ``on_end`` is called in the transaction that ends a job, with the job's id and who held it.
+    """
 
     name: str
     table: type[Dataset] | type[Model] | type[Evaluation] | type[Finetune]
     states: JobStates
+    on_end: Callable[[Session, str, str | None], None] | None = None
 
 
 DATASET = JobKind("dataset", Dataset, DATASET_JOB)
-MODEL = JobKind("model", Model, MODEL_JOB)
+MODEL = JobKind("model", Model, MODEL_JOB, on_end=record_end_of_checks)
 EVALUATION = JobKind("evaluation", Evaluation, EVALUATION_JOB)
 FINETUNE = JobKind("finetune", Finetune, FINETUNE_JOB)
 JOB_KINDS = (DATASET, MODEL, EVALUATION, FINETUNE)
@@ -100,8 +105,13 @@ def finish(session: Session, lease: Lease, **values: Any) -> None:
         LeaseLost: nothing was stored; the job is another worker's, cancelled or deleted.
     """
     done = {"state": lease.kind.states.done, "error": None, "revision": lease.kind.table.revision + 1}
+    on_end, holder = lease.kind.on_end, None
+    if on_end is not None:
+        holder = session.scalar(select(lease.kind.table.lease_holder).where(*_held(lease)))
     if not _update(session, lease.kind, _held(lease), **_FREE, **(done | values)):
         raise LeaseLost(f"{lease.kind.name} {lease.id}")
+    if on_end is not None:
+        on_end(session, lease.id, holder)
 
 
 def fail(session: Session, lease: Lease, error: ForetuneError, **values: Any) -> bool:
@@ -175,15 +185,17 @@ def _held(lease: Lease) -> list[Any]:
 
 def _free(session: Session, kind: JobKind, which: Any, why: str) -> list[str]:
     table = kind.table
-    rows = session.execute(select(table.id, table.lease_token).where(table.state == kind.states.held, which)).all()
-    error = {
-        "code": "worker_lost",
-        "message": f"The worker that held this {kind.name} was lost: {why}.",
-        "param": None,
-        "hint": "If this happens again and again, look into the worker's log: it may be running out of memory.",
-    }
+    columns = table.id, table.lease_token, table.progress
+    rows = session.execute(select(*columns).where(table.state == kind.states.held, which)).all()
     freed = []
-    for job_id, token in rows:
+    for job_id, token, progress in rows:
+        during = f" while it was at {progress['stage']}" if progress and progress.get("stage") else ""
+        error = {
+            "code": "worker_lost",
+            "message": f"The worker that held this {kind.name} was lost{during}: {why}.",
+            "param": None,
+            "hint": "If this happens again and again, look into the worker's log: it may be running out of memory.",
+        }
         condition = [table.id == job_id, table.state == kind.states.held, table.lease_token == token]
         if _put_back(session, kind, job_id, condition, error, {}) is not None:
             freed.append(job_id)
@@ -199,14 +211,20 @@ def _put_back(
     values: dict[str, Any],
 ) -> bool | None:
     """Fail or reopen one held row; True when it has ended, False when reopened, None when it is not held so."""
-    failures = dict(session.scalar(select(kind.table.failures).where(kind.table.id == job_id)) or {})
+    columns = kind.table.failures, kind.table.lease_holder
+    row = session.execute(select(*columns).where(kind.table.id == job_id)).one_or_none()
+    if row is None:
+        return None
+    failures = dict(row.failures or {})
     code = str(error["code"])
     failures[code] = failures.get(code, 0) + 1
     ended: bool = failures[code] > RETRY_BUDGET.get(code, 0)
-    outcome = {"state": kind.states.failed, "error": error, **values} if ended else {"state": kind.states.open}
+    outcome = {"state": kind.states.after(code), "error": error, **values} if ended else {"state": kind.states.open}
     outcome |= {"failures": failures, "progress": None, "revision": kind.table.revision + 1}
     if not _update(session, kind, condition, **_FREE, **outcome):
         return None
+    if ended and kind.on_end is not None:
+        kind.on_end(session, job_id, row.lease_holder)
     return ended
 
 

@@ -1,16 +1,22 @@
-"""What ended fine-tunes have left in the object store: checkpoints, and weights that no result names.
+"""What lies in the object store and nothing needs.
 
-A worker deletes them itself, unless it is killed, or the fine-tune ends while nobody holds it.
+Ended fine-tunes leave checkpoints, and weights that no result names. A worker deletes them itself, unless it is killed,
+or the fine-tune ends while nobody holds it. Of uploaded weights, those are left that no model names.
 """
 
 from collections import defaultdict
+from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 
 from app.storage.database import Database
 from app.storage.objects import Objects
 from app.storage.repositories.finetunes import kept_objects
+from app.storage.repositories.models import uploads_named
 
 _FOLDER = "finetunes"
+_WEIGHTS = "weights"
+_WEIGHTS_STAY = timedelta(days=1)
+"""The time there is to register a model with uploaded weights."""
 _TOGETHER = 100
 """Fine-tunes whose results, with all of their curves, are read at a time."""
 
@@ -23,8 +29,33 @@ class Leftovers:
         self._database = database
         self._objects = objects
         self._kept: set[str] = set()
+        self._named: set[str] = set()
 
     def delete(self) -> int:
+        """Delete all of it, and return how many objects that were."""
+        return self._delete_of_finetunes() + self._delete_weights()
+
+    def _delete_weights(self) -> int:
+        """Delete uploaded weights that no model names and that were uploaded more than a day ago."""
+        old = [key for key in set(self._objects.keys(_WEIGHTS)) - self._named if self._is_old(key)]
+        if not old:
+            return 0
+        by_digest = {PurePosixPath(key).stem: key for key in old}
+        with self._database.read() as session:
+            named = uploads_named(session, sorted(by_digest))
+        self._named |= {by_digest[sha256] for sha256 in named}
+        unnamed = by_digest.keys() - named
+        for sha256 in unnamed:
+            self._objects.delete(by_digest[sha256])
+        return len(unnamed)
+
+    def _is_old(self, key: str) -> bool:
+        try:
+            return self._objects.written_at(key) < datetime.now(UTC) - _WEIGHTS_STAY
+        except FileNotFoundError:
+            return False  # an upload that has just got its name
+
+    def _delete_of_finetunes(self) -> int:
         """Delete every object of an ended fine-tune that its result does not name, and return how many these were."""
         # Listed before the states are read: no result comes to name what is listed once its fine-tune has ended.
         listed = set(self._objects.keys(_FOLDER))

@@ -5,6 +5,7 @@ datasets/{digest}.parquet                     the canonical images of a data set
 extractions/{digest}/{model}/{version}        features and logits of one model on one data set
 scores/{digest}/{model}/{version}             scores and per-image outcomes made from them
 finetunes/{digest}/{fine-tune}/{model}.zip    tuned weights; beside them, while a model is trained, {model}.checkpoint
+weights/{sha256}.safetensors                  weights of a model, as they were uploaded; incoming/ while they are
 reports/{dataset id}.json                     what became of each file that is not part of the data set
 drafts/                                       a local store's files that are still being written
 """
@@ -15,6 +16,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +24,11 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 _DRAFTS = "drafts"
+
+
+def uploaded_weights(sha256: str) -> str:
+    """Return the key of uploaded weights."""
+    return f"weights/{sha256}.safetensors"
 
 
 class Objects:
@@ -85,6 +92,20 @@ class Objects:
             path = Path(folder) / "object"
             self._files.get_file(self._path(key), str(path))
             yield path
+
+    def move(self, key: str, target: str) -> None:
+        """Give an object another key, in place of what had it."""
+        if self._is_local:
+            path = Path(self._path(target))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Path(self._path(key)).replace(path)
+            return
+        self._files.mv(self._path(key), self._path(target))
+
+    def written_at(self, key: str) -> datetime:
+        """Return when an object was written; a missing one raises FileNotFoundError."""
+        moment: datetime = self._files.modified(self._path(key))
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     def delete(self, key: str) -> None:
         """Delete an object or everything under a key; what is not there is no error."""

@@ -135,7 +135,7 @@ class Dataset(Leased, Base):
 
 
 class Model(Leased, Base):
-    """One immutable version of a zoo model."""
+    """One version of a zoo model: ``spec`` never changes, ``tags`` are for people to find it by."""
 
     __tablename__ = "models"
 
@@ -145,6 +145,7 @@ class Model(Leased, Base):
     state: Mapped[str] = mapped_column(default=ModelState.PENDING)
     spec: Mapped[Json]
     spec_digest: Mapped[str]
+    tags: Mapped[list[str]] = mapped_column(default=list)
     facts: Mapped[Json | None]
     checks: Mapped[list[Json] | None]
     reason: Mapped[str | None]
@@ -164,12 +165,53 @@ class Model(Leased, Base):
     )
 
 
+class ModelEvent(Base):
+    """One line of the audit log: who did what to a model, and why. Lines are only ever added."""
+
+    __tablename__ = "model_events"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    actor: Mapped[str]
+    action: Mapped[str]
+    reason: Mapped[str | None]
+    details: Mapped[Json] = mapped_column(default=dict)
+
+    __table_args__ = (Index("ix_model_events_listing", "model_id", "created_at", "id"),)
+
+
+class Zoo(Base):
+    """A named part of the zoo."""
+
+    __tablename__ = "zoos"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    description: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+
+    __table_args__ = (Index("ix_zoos_listing", "created_at", "id"),)
+
+
+class ZooMember(Base):
+    """A model's name in a zoo: whichever version of it is active belongs to the zoo."""
+
+    __tablename__ = "zoo_members"
+
+    zoo_id: Mapped[str] = mapped_column(ForeignKey("zoos.id", ondelete="CASCADE"), primary_key=True)
+    model_name: Mapped[str] = mapped_column(primary_key=True, index=True)
+
+
 class Selection(Base):
     """The question which model to fine-tune on one data set, and its ranking.
 
     ``race`` and ``looks`` are those of ``app.domain.racing``; without them each model sees all images at once.
     ``target`` is the training that is forecast for each model; ``verify`` how many of the first are really fine-tuned.
     ``ranked`` counts what the ranking knows: evaluations that ended, and looks before the last that did.
+    ``constraints`` are those of ``app.domain.model_constraints``, ``zoo`` the name of the part of the zoo it is about.
+    With ``watch``, a model that joins the zoo later is ranked too, by a selection that names this one as its previous.
     """
 
     __tablename__ = "selections"
@@ -190,6 +232,11 @@ class Selection(Base):
     spent_seconds: Mapped[float] = mapped_column(Float, default=0.0)
     target: Mapped[Json | None]
     verify: Mapped[Json | None]
+    constraints: Mapped[Json | None]
+    zoo: Mapped[str | None]
+    watch: Mapped[bool] = mapped_column(default=False)
+    previous_id: Mapped[str | None] = mapped_column(ForeignKey("selections.id"), unique=True)
+    warnings: Mapped[list[Json]] = mapped_column(default=list)
     error: Mapped[Json | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)

@@ -81,6 +81,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(), nullable=False),
         sa.Column("spec", sa.JSON(), nullable=False),
         sa.Column("spec_digest", sa.String(), nullable=False),
+        sa.Column("tags", sa.JSON(), nullable=False),
         sa.Column("facts", sa.JSON(), nullable=True),
         sa.Column("checks", sa.JSON(), nullable=True),
         sa.Column("reason", sa.String(), nullable=True),
@@ -110,6 +111,44 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "model_events",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("model_id", sa.String(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("actor", sa.String(), nullable=False),
+        sa.Column("action", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=True),
+        sa.Column("details", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(["model_id"], ["models.id"], name=op.f("fk_model_events_model_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_model_events")),
+    )
+    with op.batch_alter_table("model_events", schema=None) as batch_op:
+        batch_op.create_index("ix_model_events_listing", ["model_id", "created_at", "id"], unique=False)
+
+    op.create_table(
+        "zoos",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("description", sa.String(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_zoos")),
+        sa.UniqueConstraint("name", name=op.f("uq_zoos_name")),
+    )
+    with op.batch_alter_table("zoos", schema=None) as batch_op:
+        batch_op.create_index("ix_zoos_listing", ["created_at", "id"], unique=False)
+
+    op.create_table(
+        "zoo_members",
+        sa.Column("zoo_id", sa.String(), nullable=False),
+        sa.Column("model_name", sa.String(), nullable=False),
+        sa.ForeignKeyConstraint(["zoo_id"], ["zoos.id"], name=op.f("fk_zoo_members_zoo_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("zoo_id", "model_name", name=op.f("pk_zoo_members")),
+    )
+    with op.batch_alter_table("zoo_members", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_zoo_members_model_name"), ["model_name"], unique=False)
+
+    op.create_table(
         "workers",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("pid", sa.Integer(), nullable=False),
@@ -136,13 +175,20 @@ def upgrade() -> None:
         sa.Column("spent_seconds", sa.Float(), nullable=False),
         sa.Column("target", sa.JSON(), nullable=True),
         sa.Column("verify", sa.JSON(), nullable=True),
+        sa.Column("constraints", sa.JSON(), nullable=True),
+        sa.Column("zoo", sa.String(), nullable=True),
+        sa.Column("watch", sa.Boolean(), nullable=False),
+        sa.Column("previous_id", sa.String(), nullable=True),
+        sa.Column("warnings", sa.JSON(), nullable=False),
         sa.Column("error", sa.JSON(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["dataset_id"], ["datasets.id"], name=op.f("fk_selections_dataset_id")),
+        sa.ForeignKeyConstraint(["previous_id"], ["selections.id"], name=op.f("fk_selections_previous_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_selections")),
+        sa.UniqueConstraint("previous_id", name=op.f("uq_selections_previous_id")),
     )
     with op.batch_alter_table("selections", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_selections_dataset_id"), ["dataset_id"], unique=False)
@@ -233,6 +279,18 @@ def downgrade() -> None:
 
     op.drop_table("selections")
     op.drop_table("workers")
+    with op.batch_alter_table("zoo_members", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_zoo_members_model_name"))
+
+    op.drop_table("zoo_members")
+    with op.batch_alter_table("zoos", schema=None) as batch_op:
+        batch_op.drop_index("ix_zoos_listing")
+
+    op.drop_table("zoos")
+    with op.batch_alter_table("model_events", schema=None) as batch_op:
+        batch_op.drop_index("ix_model_events_listing")
+
+    op.drop_table("model_events")
     with op.batch_alter_table("models", schema=None) as batch_op:
         batch_op.drop_index(
             "uq_models_active_name",

@@ -33,7 +33,10 @@ ODD_TEXTS = [
     "x" * 5000,
     "\ud800",
 ]
-JSON_ROUTES = [("POST", "/v1/selections"), ("POST", "/v1/models"), ("POST", "/v1/keys"), ("PATCH", "/v1/models/mdl_x")]
+JSON_ROUTES = [
+    *(("POST", "/v1/selections"), ("POST", "/v1/models"), ("POST", "/v1/keys")),
+    *(("PATCH", "/v1/models/mdl_x"), ("PUT", "/v1/zoos/fuzzed")),
+]
 fuzzing = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -139,7 +142,23 @@ def test_a_large_json_body_in_chunks(service: RunningService) -> None:
 @fuzzing
 @given(
     body=st.dictionaries(
-        st.sampled_from(["dataset", "models", "scores", "name", "tenant", "scopes", "status", "reason", "source"])
+        st.sampled_from(
+            [
+                "dataset",
+                "models",
+                "scores",
+                "name",
+                "tenant",
+                "scopes",
+                "status",
+                "reason",
+                "source",
+                "tags",
+                "constraints",
+                "zoo",
+                "watch",
+            ]
+        )
         | st.text(max_size=5),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(ODD_TEXTS),

@@ -111,8 +111,18 @@ class TestSwitching:
     @pytest.mark.parametrize(
         ("body", "code", "param"),
         [
-            ({"status": "pending"}, "invalid_request", "status"),
+            ({"status": "checking"}, "invalid_request", "status"),
             ({}, "invalid_request", "status"),
+            ({"reason": "none"}, "invalid_request", "status"),
+            ({"status": "deprecated"}, "reason_required", "reason"),
+            ({"tags": ["fine", "Not"]}, "invalid_tags", "tags.1"),
+            ({"tags": [""]}, "invalid_tags", "tags.0"),
+            ({"tags": ["-x"]}, "invalid_tags", "tags.0"),
+            ({"tags": ["x\n"]}, "invalid_tags", "tags.0"),
+            ({"tags": ["x" * 51]}, "invalid_tags", "tags.0"),
+            ({"tags": [f"t{number}" for number in range(21)]}, "invalid_tags", "tags"),
+            ({"tags": "fine"}, "invalid_request", "tags"),
+            ({"tags": ["fine"], "status": "pending"}, "model_state", "status"),
             ({"status": "active", "version": 2}, "unknown_field", "version"),
             ({"status": "disabled", "reason": "x" * 1001}, "invalid_request", "reason"),
             ({"status": "disabled", "reason": "a\x00b"}, "invalid_request", "reason"),
@@ -122,8 +132,55 @@ class TestSwitching:
         self, service: RunningService, admin: httpx.Client, name: str, body: dict[str, Any], code: str, param: str
     ) -> None:
         path = f"/v1/models/{add_model(service.database, name)}"
-        assert_problem(admin.patch(path, json=body), 422, code, param=param)
-        assert admin.get(path).json()["status"] == "active"
+        assert_problem(admin.patch(path, json=body), 409 if code == "model_state" else 422, code, param=param)
+        model = admin.get(path).json()
+        assert (model["status"], model["tags"]) == ("active", [])
+
+
+class TestCurating:
+    def test_a_deprecated_model_says_why(self, service: RunningService, admin: httpx.Client, name: str) -> None:
+        path = f"/v1/models/{add_model(service.database, name)}"
+        old = admin.patch(path, json={"status": "deprecated", "reason": "take another"}).json()
+        assert (old["status"], old["reason"]) == ("deprecated", "take another")
+        assert admin.patch(path, json={"status": "disabled"}).json()["status"] == "disabled"
+
+    def test_a_rejected_model_is_checked_again(self, service: RunningService, admin: httpx.Client, name: str) -> None:
+        model_id = add_model(service.database, name, state=ModelState.REJECTED)
+        again = admin.patch(f"/v1/models/{model_id}", json={"status": "pending", "reason": "the hub is back"})
+        assert (again.status_code, again.json()["status"]) == (200, "pending")
+        check(service, model_id)
+
+    def test_tags_are_sorted_and_each_there_once(self, service: RunningService, admin: httpx.Client, name: str) -> None:
+        path = f"/v1/models/{add_model(service.database, name)}"
+        before = admin.get(path).json()["revision"]
+        tagged = admin.patch(path, json={"tags": ["b", "a-1", "b"]}).json()
+        assert (tagged["tags"], tagged["status"]) == (["a-1", "b"], "active")
+        assert tagged["revision"] > before
+        both = admin.patch(path, json={"tags": [], "status": "disabled", "reason": "gone"}).json()
+        assert (both["tags"], both["status"]) == ([], "disabled")
+
+    def test_tags_may_come_with_the_registration(self, admin: httpx.Client, name: str) -> None:
+        body = specification(name, tags=["b", "a"])
+        first = admin.post("/v1/models", json=body)
+        assert (first.status_code, first.json()["tags"]) == (202, ["a", "b"])
+        assert (admin.post("/v1/models", json=specification(name)).status_code, first.json()["version"]) == (200, 1)
+        assert_problem(admin.post("/v1/models", json=body | {"tags": ["A"]}), 422, "invalid_tags", param="tags.0")
+
+    def test_the_log_says_who_did_what(
+        self, service: RunningService, admin: httpx.Client, user: httpx.Client, name: str
+    ) -> None:
+        path = admin.post("/v1/models", json=specification(name)).headers["Location"]
+        admin.patch(path, json={"tags": ["edge"], "reason": "runs on a phone"})
+        log = user.get(f"{path}/events").json()["data"]
+        assert [(line["action"], line["reason"]) for line in log] == [
+            ("tags_changed", "runs on a phone"),
+            ("registered", None),
+        ]
+        assert log[0]["details"] == {"was": [], "now": ["edge"]}
+        for line in log:
+            assert line["actor"].startswith("first admin (key_")
+            assert line["object"] == "model_event"
+        assert user.get(f"{path}/events", params={"limit": 1}).json()["has_more"] is True
 
 
 def check(service: RunningService, model_id: str) -> None:

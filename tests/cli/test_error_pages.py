@@ -24,13 +24,15 @@ def sources() -> Iterator[Path]:
 
 
 def raised_in(tree: ast.Module) -> Iterator[str]:
-    """Yield the codes of errors that are made, and of ``{"code": ...}`` that are stored."""
+    """Yield the codes of errors that are made, of ``{"code": ...}`` that are stored, and of checks' warnings."""
     scopes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Dict):
             for key, value in zip(node.keys, node.values, strict=True):
                 if isinstance(key, ast.Constant) and key.value == "code":
                     yield from constants(value)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "warn":
+            yield from constants(node.args[0])
     for scope in [tree, *scopes]:
         for node in ast.walk(scope):
             if isinstance(node, ast.Call) and makes_an_error(node, tree):

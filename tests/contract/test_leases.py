@@ -125,6 +125,17 @@ class TestLeases:
         assert row.error["code"] == "worker_lost"
         assert claim(database, job) is None
 
+    def test_the_error_says_where_the_last_worker_was_lost(self, database: Database, job: str) -> None:
+        for _ in range(RETRY_BUDGET["worker_lost"] + 1):
+            lease = must_claim(database, job, seconds=-1)
+            with database.write() as session:
+                progress = {"stage": "extracting", "done": 1, "total": 4}
+                leases.renew(session, lease, seconds=-1, progress=progress)
+            free_expired(database)
+        error = read(database, job).error
+        assert error is not None
+        assert error["message"].startswith("The worker that held this evaluation was lost while it was at extracting: ")
+
     def test_an_error_without_a_budget_is_final_at_once(self, database: Database, job: str) -> None:
         lease = must_claim(database, job)
         with database.write() as session:

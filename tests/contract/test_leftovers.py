@@ -1,20 +1,25 @@
-"""Of a fine-tune that has ended stays what its result names, and nothing of one that has not is touched."""
+"""Of ended fine-tunes stays what their results name, of uploaded weights what models name; nothing else is touched."""
 
+import os
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import event, update
 
 from app.domain.finetuning import Recipe
+from app.domain.model_spec import ModelSpec
 from app.domain.states import FinetuneState
 from app.storage.database import Database
 from app.storage.leftovers import Leftovers
-from app.storage.objects import Objects
+from app.storage.objects import Objects, uploaded_weights
 from app.storage.repositories.finetunes import Finetunes
+from app.storage.repositories.models import Models
 from app.storage.tables import Finetune
 from tests.contract.racing import race
 from tests.contract.test_purge import fill
-from tests.fixtures.rows import TENANT, add_ready_dataset
+from tests.fixtures.rows import TENANT, add_ready_dataset, spec
 
 DIGEST = "a" * 8
 
@@ -108,3 +113,39 @@ class TestLeftovers:
             become(database, finetune_id, FinetuneState.FAILED)
         race(*[lambda: Leftovers(database, objects).delete()] * 4)
         assert objects.keys() == []
+
+
+class TestUploadedWeights:
+    def test_after_a_day_only_those_stay_that_a_model_names(
+        self, database: Database, objects: Objects, tmp_path: Path
+    ) -> None:
+        named, unnamed, young = (uploaded_weights(digit * 64) for digit in "123")
+        torn = "weights/incoming/0123"
+        fill(objects, named, unnamed, young, torn, "datasets/a.parquet")
+        for one in (named, unnamed, torn):
+            make_older(tmp_path / "objects" / one, hours=25)
+        make_older(tmp_path / "objects" / young, hours=23)
+        with database.write() as session:
+            source = {"type": "upload", "sha256": "1" * 64}
+            Models(session).register(ModelSpec.from_dict(spec("mine").as_dict() | {"source": source}))
+        leftovers = Leftovers(database, objects)
+        assert leftovers.delete() == 2
+        assert objects.keys() == sorted(["datasets/a.parquet", named, young])
+        asked: list[str] = []
+        event.listen(database.engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2]))
+        assert leftovers.delete() == 0
+        assert asked == [], "what a model names, it names for ever"
+
+    def test_what_comes_again_stays_another_day(self, database: Database, objects: Objects, tmp_path: Path) -> None:
+        key = uploaded_weights("1" * 64)
+        fill(objects, key)
+        make_older(tmp_path / "objects" / key, hours=25)
+        fill(objects, "weights/incoming/0123")
+        objects.move("weights/incoming/0123", key)
+        assert Leftovers(database, objects).delete() == 0
+        assert objects.keys() == [key]
+
+
+def make_older(path: Path, *, hours: float) -> None:
+    moment = time.time() - 3600 * hours
+    os.utime(path, (moment, moment))

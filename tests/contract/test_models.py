@@ -5,8 +5,10 @@ from functools import partial
 import pytest
 from sqlalchemy import update
 
-from app.domain.errors import BadRequest, Conflict, ForetuneError, NotFound
-from app.domain.states import ModelState
+from app.domain.errors import BadRequest, Conflict, EvaluationFailed, ForetuneError, ModelRejected, NotFound
+from app.domain.ids import new_id
+from app.domain.states import RETRY_BUDGET, ModelState
+from app.storage import leases
 from app.storage.database import Database
 from app.storage.repositories.models import Models
 from app.storage.tables import Model
@@ -33,6 +35,13 @@ def read(database: Database, model_id: str) -> Model:
 def switch(database: Database, model_id: str, state: ModelState, reason: str | None = None) -> Model:
     with database.write() as session:
         return Models(session).switch(model_id, state, reason)
+
+
+def fail(database: Database, model_id: str, error: ForetuneError) -> None:
+    with database.write() as session:
+        lease = leases.claim(session, leases.MODEL, model_id, holder="host/0", seconds=60)
+        assert lease is not None
+        leases.fail(session, lease, error)
 
 
 def choose(database: Database, *names: str) -> list[str]:
@@ -92,7 +101,7 @@ class TestChoosing:
             choose(database, "one", "mdl_nothing")
         assert refused.value.param == "models.1"
 
-    @pytest.mark.parametrize("state", [state for state in ModelState if state != ModelState.ACTIVE])
+    @pytest.mark.parametrize("state", sorted(set(ModelState) - {ModelState.ACTIVE, ModelState.DEPRECATED}))
     def test_a_model_that_is_not_active_is_refused(self, database: Database, state: ModelState) -> None:
         model_id = add_model(database, "one", state=state)
         for name in ("one", model_id):
@@ -106,6 +115,17 @@ class TestChoosing:
         assert choose(database, "one") == [first]
         with pytest.raises(Conflict):
             choose(database, newer)
+
+    def test_a_deprecated_model_is_there_for_who_names_it(self, database: Database) -> None:
+        old = add_model(database, "one", state=ModelState.DEPRECATED)
+        assert choose(database, "one") == choose(database, old) == [old]
+        with database.read() as session:
+            assert Models(session).active() == []
+        newer, _, _ = register(database, "one", sha256="1" * 64)
+        assert choose(database, "one") == [old], "the newer one is not checked yet"
+        put(database, newer, ModelState.ACTIVE)
+        assert choose(database, "one") == [newer]
+        assert choose(database, old) == [old]
 
     def test_all_active_models_by_name(self, database: Database) -> None:
         b, a = add_model(database, "b"), add_model(database, "a")
@@ -140,16 +160,68 @@ class TestSwitching:
         again = switch(database, model_id, ModelState.DISABLED, "other reason")
         assert (again.revision, again.reason) == (off.revision, "too slow")
 
-    @pytest.mark.parametrize("state", [ModelState.PENDING, ModelState.CHECKING, ModelState.REJECTED])
-    @pytest.mark.parametrize("wanted", [ModelState.ACTIVE, ModelState.DISABLED])
-    def test_only_checked_models_can_be_switched(
-        self, database: Database, state: ModelState, wanted: ModelState
-    ) -> None:
+    @pytest.mark.parametrize("state", list(ModelState))
+    @pytest.mark.parametrize("wanted", list(ModelState))
+    def test_it_goes_along_the_edges_alone(self, database: Database, state: ModelState, wanted: ModelState) -> None:
         model_id = add_model(database, "one", state=state)
+        if state == wanted or f"{state} {wanted}" in (
+            *("active disabled", "active deprecated", "deprecated active", "deprecated disabled", "disabled active"),
+            *("rejected pending", "quarantined pending"),
+        ):
+            assert switch(database, model_id, wanted, "why").state == wanted
+            return
         with pytest.raises(Conflict) as refused:
-            switch(database, model_id, wanted)
+            switch(database, model_id, wanted, "why")
         assert (refused.value.code, refused.value.param) == ("model_state", "status")
         assert read(database, model_id).state == state
+
+    @pytest.mark.parametrize("reason", [None, "", "  "])
+    def test_a_model_is_deprecated_with_a_reason_only(self, database: Database, reason: str | None) -> None:
+        model_id = add_model(database, "one")
+        with pytest.raises(BadRequest) as refused:
+            switch(database, model_id, ModelState.DEPRECATED, reason)
+        assert (refused.value.code, refused.value.param) == ("reason_required", "reason")
+        assert read(database, model_id).state == ModelState.ACTIVE
+
+    def test_what_is_checked_again_starts_from_nothing(self, database: Database) -> None:
+        model_id, _, _ = register(database)
+        error = ModelRejected("weights_unavailable", "The hub was down.")
+        for _ in range(2):
+            fail(database, model_id, error)
+            assert read(database, model_id).state == ModelState.REJECTED
+            again = switch(database, model_id, ModelState.PENDING)
+            assert (again.state, again.error, again.checks, again.failures) == (ModelState.PENDING, None, None, {})
+
+    def test_a_model_that_loses_every_worker_is_quarantined(self, database: Database) -> None:
+        model_id, _, _ = register(database)
+        lost = EvaluationFailed("worker_lost", "The process ended.")
+        for _ in range(2):
+            attempts = 0
+            while read(database, model_id).state == ModelState.PENDING:
+                fail(database, model_id, lost)
+                attempts += 1
+            assert attempts == RETRY_BUDGET["worker_lost"] + 1
+            quarantined = read(database, model_id)
+            assert quarantined.state == ModelState.QUARANTINED
+            assert quarantined.error is not None
+            assert quarantined.error["code"] == "worker_lost"
+            switch(database, model_id, ModelState.PENDING)
+
+    def test_two_admins_who_want_different_things_take_turns(self, database: Database) -> None:
+        for _ in range(5):
+            model_id = add_model(database, f"one-{new_id('mdl')}")
+
+            def become(model_id: str, state: ModelState) -> str:
+                try:
+                    return switch(database, model_id, state, "why").state
+                except Conflict as refused:
+                    return refused.code
+
+            answers = race(
+                partial(become, model_id, ModelState.DISABLED), partial(become, model_id, ModelState.DEPRECATED)
+            )
+            assert answers[0] == read(database, model_id).state == ModelState.DISABLED
+            assert answers[1] in ("model_state", "deprecated"), "what is disabled is not deprecated"
 
     def test_the_version_that_comes_takes_the_place_of_the_other(self, database: Database) -> None:
         first = add_model(database, "one")

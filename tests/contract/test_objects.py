@@ -2,6 +2,7 @@
 
 import os
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,19 @@ class TestObjects:
         for key in ("folder/one", "folder/below/two", "folders/three", "four"):
             write(store, key)
         assert store.keys("folder") == ["folder/below/two", "folder/one"]
+
+    def test_an_object_that_is_moved_takes_the_place_of_another(self, store: Objects) -> None:
+        write(store, "folder/one", b"1")
+        write(store, "two", b"2")
+        before = datetime.now(UTC)
+        for target in ("two", "new/below"):
+            write(store, "folder/one", target.encode())
+            store.move("folder/one", target)
+            assert read(store, target) == target.encode()
+            assert not store.exists("folder/one")
+            assert before - timedelta(seconds=2) < store.written_at(target) < datetime.now(UTC) + timedelta(seconds=2)
+        with pytest.raises(FileNotFoundError):
+            store.written_at("folder/one")
 
     def test_writing_again_replaces_the_object(self, store: Objects) -> None:
         write(store, "one", b"long content")

@@ -1,5 +1,6 @@
 """The zoo manifest and the packaged zoo it lists."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,14 @@ def test_a_name_given_twice_is_refused(tmp_path: Path) -> None:
 def test_specifications_survive_a_round_trip() -> None:
     for spec in read_manifest():
         assert ModelSpec.from_dict(spec.as_dict()) == spec
+
+
+def test_tags_are_no_part_of_the_specification() -> None:
+    row = {"source": {"type": "torchvision", "entry": "resnet18.IMAGENET1K_V1"}}
+    rows = [row | {"name": "a", "tags": ["b", "a", "b"]}, row | {"name": "b"}, row | {"name": "c", "tags": "x"}]
+    tagged, plain, wrong = parse_manifest(json.dumps({"models": rows}))
+    assert (tagged.tags, plain.tags) == (("a", "b"), None)
+    assert tagged.spec is not None
+    assert "tags" not in tagged.spec.as_dict()
+    assert wrong.error is not None
+    assert (wrong.error.code, wrong.error.param) == ("invalid_tags", "tags")

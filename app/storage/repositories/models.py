@@ -1,31 +1,51 @@
 """The zoo: models and their versions, shared by all tenants."""
 
-import hashlib
-import json
+from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, CursorResult, func, null, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.domain.errors import BadRequest, Conflict, NotFound
-from app.domain.ids import new_id
+from app.domain.model_constraints import UNCONSTRAINED, ModelConstraints
 from app.domain.model_spec import ModelSpec
-from app.domain.states import MODEL_TERMINAL, ModelState
+from app.domain.states import MODEL_EDGES, MODEL_TERMINAL, MODEL_USABLE, ModelState
+from app.storage.repositories.model_events import Action, record
+from app.storage.repositories.model_filters import in_zoo, satisfy
+from app.storage.repositories.model_versions import new_version, spec_digest, versions_of
 from app.storage.repositories.paging import Page, page
 from app.storage.tables import Model
 
-_SWITCHES = {ModelState.ACTIVE: ModelState.DISABLED, ModelState.DISABLED: ModelState.ACTIVE}
+_TOGETHER = 500
+"""Digests that one query asks about."""
+
+_UNCHECKED: dict[str, Any] = {"failures": {}, "rung_at": None} | dict.fromkeys(
+    ("error", "checks", "facts", "progress"), null()
+)
+
+_PREFERENCE: dict[str, int] = {ModelState.ACTIVE: 0, ModelState.DEPRECATED: 1}
+"""Of the versions of a name, which is meant."""
 
 
 class Models:
-    """Registered models. A version never changes; a change is a new version."""
+    """Registered models. A version's specification never changes; a change is a new version."""
 
-    def __init__(self, session: Session) -> None:
-        """Work in one transaction."""
+    def __init__(self, session: Session, *, actor: str = "service") -> None:
+        """Work in one transaction; ``actor`` is who the audit log says has done it."""
         self._session = session
+        self._actor = actor
 
-    def register(self, spec: ModelSpec) -> tuple[Model, bool]:
+    def register(
+        self, spec: ModelSpec, *, tags: Sequence[str] | None = None, action: Action = "registered"
+    ) -> tuple[Model, bool]:
         """Add a model, or a new version of one; the same specification again is the same version.
+
+        Args:
+            spec: the specification.
+            tags: of the version, also if it was registered before; None leaves them, and gives a new version those of
+                the one before it.
+            action: what the audit log calls it.
 
         Returns:
             The model, and whether it is new.
@@ -33,36 +53,29 @@ class Models:
         while True:
             model = self.find(spec)
             if model is not None:
-                return model, False
+                return (model if tags is None else self.tag(model.id, tags)), False
             try:
                 with self._session.begin_nested():
-                    return self._add(spec), True
+                    model = self._add(spec, tags)
             except IntegrityError:
                 continue  # somebody registered this version, or another of the same number, at this moment
+            self._note([model.id], action)
+            return model, True
 
     def find(self, spec: ModelSpec) -> Model | None:
         """Return the version that has this very specification, if there is one."""
         return self._session.scalar(
-            select(Model).where(Model.name == spec.name, Model.spec_digest == _spec_digest(spec))
+            select(Model).where(Model.name == spec.name, Model.spec_digest == spec_digest(spec))
         )
 
-    def latest_version(self, name: str) -> int:
-        """Return the number of the latest version of a name; 0 if nobody registered one."""
-        return self._session.scalar(select(func.max(Model.version)).where(Model.name == name)) or 0
-
-    def _add(self, spec: ModelSpec) -> Model:
-        model = Model(
-            id=new_id("mdl"),
-            name=spec.name,
-            version=self.latest_version(spec.name) + 1,
-            spec=spec.as_dict(),
-            spec_digest=_spec_digest(spec),
-            failures={},
-            revision=1,
-        )
+    def _add(self, spec: ModelSpec, tags: Sequence[str] | None) -> Model:
+        model = new_version(spec, tags, versions_of(self._session, [spec.name])[spec.name])
         self._session.add(model)
         self._session.flush()
         return model
+
+    def _note(self, model_ids: Sequence[str], action: Action, reason: str | None = None, **details: Any) -> None:
+        record(self._session, model_ids, actor=self._actor, action=action, reason=reason, details=details)
 
     def get(self, model_id: str) -> Model:
         """Return one model version.
@@ -70,7 +83,8 @@ class Models:
         Raises:
             NotFound: ``model_not_found``.
         """
-        model = self._session.scalar(select(Model).where(Model.id == model_id))
+        query = select(Model).where(Model.id == model_id).execution_options(populate_existing=True)
+        model = self._session.scalar(query)
         if model is None:
             raise _not_found(model_id)
         return model
@@ -82,16 +96,25 @@ class Models:
             raise _not_found(model_id)
         return row.revision, row.state in MODEL_TERMINAL
 
-    def page(self, *, limit: int, cursor: str | None, state: str | None = None) -> Page[Model]:
-        """List models, newest first."""
-        query = select(Model)
+    def page(
+        self,
+        *,
+        limit: int,
+        cursor: str | None,
+        state: str | None = None,
+        constraints: ModelConstraints = UNCONSTRAINED,
+        zoo: str | None = None,
+    ) -> Page[Model]:
+        """List models, newest first: those in a state, that satisfy constraints, that are members of a zoo."""
+        query = select(Model).where(*_which(constraints, zoo))
         if state:
             query = query.where(Model.state == state)
         return page(self._session, query, Model, limit=limit, cursor=cursor)
 
-    def active(self) -> list[Model]:
-        """Return every active model, by name."""
-        return list(self._session.scalars(select(Model).where(Model.state == ModelState.ACTIVE).order_by(Model.name)))
+    def active(self, constraints: ModelConstraints = UNCONSTRAINED, zoo: str | None = None) -> list[Model]:
+        """Return every active model that satisfies constraints and is a member of a zoo, by name."""
+        query = select(Model).where(Model.state == ModelState.ACTIVE, *_which(constraints, zoo))
+        return list(self._session.scalars(query.order_by(Model.name)))
 
     def count_unchecked(self) -> int:
         """Return how many models still wait for their admission checks."""
@@ -99,7 +122,9 @@ class Models:
         return self._session.scalar(select(func.count()).where(waiting)) or 0
 
     def choose(self, names: list[str]) -> list[Model]:
-        """Return the active models with these ids or names, in this order, each once.
+        """Return the active or deprecated models with these ids or names, in this order, each once.
+
+        A name means its active version, else its latest deprecated one.
 
         Raises:
             BadRequest: ``unknown_model``.
@@ -116,8 +141,8 @@ class Models:
                     param=f"models.{position}",
                     hint="List the zoo with GET /v1/models or `foretune models list`.",
                 )
-            model = next((version for version in versions if version.state == ModelState.ACTIVE), versions[0])
-            if model.state != ModelState.ACTIVE:
+            model = min(versions, key=lambda version: _PREFERENCE.get(version.state, len(_PREFERENCE)))
+            if model.state not in MODEL_USABLE:
                 raise Conflict(
                     "model_not_active",
                     f"Model {name!r} is {model.state}, not active.",
@@ -128,32 +153,62 @@ class Models:
         return list(chosen.values())
 
     def switch(self, model_id: str, state: ModelState, reason: str | None) -> Model:
-        """Enable or disable a model; a repetition changes nothing.
+        """Move a model to a state that an admin may give it; a repetition changes nothing.
+
+        A model that becomes pending is checked again; what was found before is forgotten.
 
         Raises:
             NotFound: ``model_not_found``.
-            Conflict: ``model_state``, when the model is neither active nor disabled.
+            BadRequest: ``reason_required``: a model is deprecated without one.
+            Conflict: ``model_state``, when no edge leads there.
         """
-        model = self.get(model_id)
-        if model.state == state:
-            return model
-        if _SWITCHES.get(ModelState(model.state)) != state:
-            raise Conflict(
-                "model_state",
-                f"Model {model_id} is {model.state} and cannot become {state}.",
-                param="status",
-                hint="Only active models can be disabled, and only disabled ones enabled.",
+        while True:
+            model = self.get(model_id)
+            if model.state == state:
+                return model
+            was = ModelState(model.state)
+            if state not in MODEL_EDGES.get(was, frozenset()):
+                raise _no_edge(model, state)
+            if state == ModelState.DEPRECATED and not (reason or "").strip():
+                raise BadRequest(
+                    "reason_required",
+                    f"Model {model_id} is to be deprecated, and no reason is given.",
+                    param="reason",
+                    hint="Say why, and which model to take instead: those who ask for it will read that.",
+                )
+            if state == ModelState.ACTIVE:
+                self.retire_other_versions(model)
+            changes = {"state": state, "reason": reason, "revision": Model.revision + 1}
+            changed = self._session.execute(
+                update(Model)
+                .where(Model.id == model_id, Model.state == was)
+                .values(changes | (_UNCHECKED if state == ModelState.PENDING else {}))
+                .execution_options(synchronize_session=False)
             )
-        if state == ModelState.ACTIVE:
-            self.retire_other_versions(model)
+            assert isinstance(changed, CursorResult)
+            if changed.rowcount:
+                self._note([model_id], "status_changed", reason, was=was, now=state)
+                return self.get(model_id)
+
+    def tag(self, model_id: str, tags: Sequence[str], reason: str | None = None) -> Model:
+        """Give a model these tags in place of those it has; a repetition changes nothing.
+
+        Raises:
+            NotFound: ``model_not_found``.
+        """
+        self._session.execute(select(Model.id).where(Model.id == model_id).with_for_update())
+        model = self.get(model_id)
+        was, wanted = list(model.tags), list(tags)
+        if was == wanted:
+            return model
         self._session.execute(
             update(Model)
-            .where(Model.id == model_id, Model.state == model.state)
-            .values(state=state, reason=reason, revision=Model.revision + 1)
+            .where(Model.id == model_id)
+            .values(tags=wanted, revision=Model.revision + 1)
             .execution_options(synchronize_session=False)
         )
-        self._session.refresh(model)
-        return model
+        self._note([model_id], "tags_changed", reason, was=was, now=wanted)
+        return self.get(model_id)
 
     def newer_active_version(self, model: Model) -> int | None:
         """Return the number of an active version of the same name that was registered later."""
@@ -166,21 +221,40 @@ class Models:
         versions = select(Model.id).where(Model.name == model.name)
         self._session.execute(versions.order_by(Model.id).with_for_update())
         others = [Model.name == model.name, Model.id != model.id, Model.state == ModelState.ACTIVE]
-        self._session.execute(
+        reason = f"superseded by version {model.version}"
+        retired = self._session.scalars(
             update(Model)
             .where(*others)
-            .values(
-                state=ModelState.DISABLED,
-                reason=f"superseded by version {model.version}",
-                revision=Model.revision + 1,
-            )
+            .values(state=ModelState.DISABLED, reason=reason, revision=Model.revision + 1)
+            .returning(Model.id)
             .execution_options(synchronize_session=False)
-        )
+        ).all()
+        self._note(retired, "status_changed", reason, was=ModelState.ACTIVE, now=ModelState.DISABLED)
 
 
-def _spec_digest(spec: ModelSpec) -> str:
-    return hashlib.sha256(json.dumps(spec.as_dict(), sort_keys=True).encode()).hexdigest()
+def uploads_named(session: Session, digests: Sequence[str]) -> set[str]:
+    """Return those SHA-256 of uploaded weights that a model names as its source."""
+    source = Model.spec[("source", "sha256")].as_string()
+    is_upload = Model.spec[("source", "type")].as_string() == "upload"
+    named: set[str] = set()
+    for start in range(0, len(digests), _TOGETHER):
+        named |= set(session.scalars(select(source).where(is_upload, source.in_(digests[start : start + _TOGETHER]))))
+    return named
+
+
+def _which(constraints: ModelConstraints, zoo: str | None) -> list[ColumnElement[bool]]:
+    return satisfy(constraints) + ([] if zoo is None else [in_zoo(zoo)])
 
 
 def _not_found(model_id: str) -> NotFound:
     return NotFound("model_not_found", f"There is no model {model_id}.", param="model", hint="List: GET /v1/models.")
+
+
+def _no_edge(model: Model, state: ModelState) -> Conflict:
+    possible = sorted(MODEL_EDGES.get(ModelState(model.state), ()))
+    return Conflict(
+        "model_state",
+        f"Model {model.id} is {model.state} and cannot become {state}.",
+        param="status",
+        hint=f"It can become {' or '.join(possible)}." if possible else "Wait until its checks have ended.",
+    )

@@ -14,6 +14,7 @@ from app.domain.states import (
     FINETUNE_TERMINAL,
     SELECTION_TERMINAL,
     EvaluationState,
+    ModelState,
     SelectionState,
 )
 from app.domain.subsets import evaluated_split, looks
@@ -62,6 +63,10 @@ class Selections:
         budget_seconds: float | None = None,
         target: dict[str, Any] | None = None,
         verify: dict[str, Any] | None = None,
+        constraints: dict[str, Any] | None = None,
+        zoo: str | None = None,
+        watch: bool = False,
+        previous_id: str | None = None,
         max_images: int = 0,
     ) -> Selection:
         """Add a selection with one evaluation for each model.
@@ -76,6 +81,10 @@ class Selections:
                 other, so that there is always a ranking of all of them.
             target: the fine-tuning to be forecast, as ``app.forecasting.question.Question.as_dict`` gives it.
             verify: ``k``, ``budget_seconds`` and ``recipe`` of the fine-tune that proves the ranking.
+            constraints: that the models satisfy, as ``ModelConstraints.as_dict`` gives them.
+            zoo: whose members the models are.
+            watch: whether models that join the zoo later are to be ranked, too.
+            previous_id: the selection that this one goes on from.
             max_images: of the last subset.
 
         Raises:
@@ -95,6 +104,11 @@ class Selections:
             spent_seconds=0.0,
             target=target,
             verify=verify,
+            constraints=constraints,
+            zoo=zoo,
+            watch=watch,
+            previous_id=previous_id,
+            warnings=[_deprecated(model) for model in models if model.state == ModelState.DEPRECATED],
             evaluations=len(models),
             revision=1,
             ranked=0,
@@ -133,7 +147,7 @@ class Selections:
         return page(self._session, query, Selection, limit=limit, cursor=cursor)
 
     def cancel(self, selection_id: str) -> Selection:
-        """End a selection and its open evaluations; one that has ended already stays as it is."""
+        """End a selection, its open evaluations and its watch; the ranking of one that has ended stays as it is."""
         selection = self.get(selection_id)
         # An ended selection has no open ones.
         _lock_evaluations(self._session, selection_id)
@@ -157,8 +171,24 @@ class Selections:
             .values(state=SelectionState.CANCELLED, finished_at=now(), revision=seen + 1)
             .execution_options(synchronize_session=False)
         )
+        self._session.execute(
+            update(Selection)
+            .where(Selection.id == selection_id, Selection.watch)
+            .values(watch=False, revision=Selection.revision + 1)
+            .execution_options(synchronize_session=False)
+        )
         self._session.refresh(selection)
         return selection
+
+
+def next_selections(session: Session, selection_ids: Sequence[str]) -> dict[str, str]:
+    """Return, for those selections that another one goes on from, its id."""
+    columns = Selection.previous_id, Selection.id
+    return {
+        previous: selection_id
+        for previous, selection_id in session.execute(select(*columns).where(Selection.previous_id.in_(selection_ids)))
+        if previous is not None
+    }
 
 
 @dataclass(frozen=True)
@@ -173,6 +203,13 @@ def evaluations_of(session: Session, selection_id: str) -> list[tuple[Evaluation
     query = select(Evaluation, Model).join(Model, Model.id == Evaluation.model_id)
     rows = session.execute(query.where(Evaluation.selection_id == selection_id).order_by(Model.name)).all()
     return [(evaluation, model) for evaluation, model in rows]
+
+
+def next_of_model(session: Session, model_id: str) -> str | None:
+    """Return the evaluation that has waited longest among those of a model, whatever their data sets are."""
+    waiting = [Evaluation.model_id == model_id, Evaluation.state == EvaluationState.QUEUED]
+    query = select(Evaluation.id).where(*waiting)
+    return session.scalar(query.order_by(Evaluation.created_at, Evaluation.id).limit(1))
 
 
 @dataclass(frozen=True)
@@ -333,6 +370,14 @@ def _looks(dataset: Dataset, max_images: int) -> list[int]:
     split = evaluated_split(report["splits"])
     images = sum(number for name, number in report["splits"].items() if split in (None, name))
     return list(looks(min(images, max_images), classes=len(report["classes"])))
+
+
+def _deprecated(model: Model) -> dict[str, Any]:
+    return {
+        "code": "model_deprecated",
+        "detail": f"{model.name} version {model.version} is deprecated: {model.reason}",
+        "model": model.id,
+    }
 
 
 def _not_found(selection_id: str) -> NotFound:
