@@ -58,6 +58,7 @@ def check_model(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
     with runtime.database.write() as session:
         zoo = Models(session, actor=f"worker {runtime.holder}")
         model = zoo.get(lease.id)
+        zoo.lock_versions(model.name)
         newer = zoo.newer_active_version(model)
         outcome = {"facts": facts, "checks": admission.checks}
         if newer is None:

@@ -9,8 +9,10 @@ from typing import Self
 
 from PIL import Image
 
+from app.domain.errors import EvaluationFailed
 from app.domain.model_spec import ModelSpec
 from app.ingest.shard import iter_images
+from workers.extract.memory import is_out_of_memory
 from workers.feature_cache import CacheKey
 from workers.images import EvaluatedImages, choose_images
 from workers.lease import HeldLease
@@ -78,9 +80,19 @@ def load_on(runtime: Runtime, spec: ModelSpec) -> Network:
 
     Raises:
         ModelRejected: as ``load_network`` and ``cached_weights`` say.
+        EvaluationFailed: ``out_of_memory``.
     """
 
     def load() -> Network:
-        return load_network(spec, cached_weights(spec.source, runtime.weights, runtime.objects), runtime.device)
+        weights = cached_weights(spec.source, runtime.weights, runtime.objects)
+        try:
+            return load_network(spec, weights, runtime.device)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            hint = "Use a worker with more memory, or a smaller model."
+            raise EvaluationFailed(
+                "out_of_memory", f"{spec.name} does not fit into memory ({runtime.device})", hint=hint
+            ) from error
 
     return runtime.loaded.get(spec, load)

@@ -86,4 +86,5 @@ def tidy(runtime: Runtime, leftovers: Leftovers) -> None:
     purge_deleted(runtime.database, runtime.objects)
     if deleted := leftovers.delete():
         log.info("finetune.leftovers_deleted", objects=deleted)
+    runtime.weights.discard_drafts(older_than_seconds=runtime.settings.receive_timeout_seconds)
     runtime.objects.discard_drafts(older_than_seconds=runtime.settings.receive_timeout_seconds)

@@ -13,6 +13,7 @@ from app.api.problems import responses
 from app.config import Settings
 from app.domain.errors import Conflict
 from app.domain.planning import Past, Work, estimate, plan
+from app.scoring.registry import DEFAULT_SCORES, find
 from app.storage.repositories.measurements import devices_alive, past_evaluations, speed_of
 
 router = APIRouter(tags=["selections"])
@@ -51,10 +52,13 @@ def plan_selection(
     constraints: ConstraintsQuery,
     images: Annotated[int, Query(ge=1, le=10**9, description="Of the data set.")],
     models: Annotated[
-        int | None, Query(ge=1, le=100_000, description="How many, like those of the zoo; without it, the zoo's.")
+        int | None, Query(ge=1, le=10_000, description="How many, like those of the zoo; without it, the zoo's.")
     ] = None,
     workers: Annotated[
         int | None, Query(ge=1, le=100_000, description="Like those that are alive; without it, these.")
+    ] = None,
+    scores: Annotated[
+        list[str] | None, Query(max_length=100, description="As of a selection: those of gradients take longest.")
     ] = None,
     forecast: Annotated[bool, Query(description="Whether fine-tuning is forecast, too.")] = False,
     zoo: Annotated[ZooName | None, Query(description="Only members of this part of the zoo.")] = None,
@@ -75,8 +79,10 @@ def plan_selection(
             param="models",
             hint="Register models and wait for their checks: see GET /v1/models.",
         )
-    workers = workers or sum(alive.values()) or 1
-    work = _work(settings, images, {"gradients", "forecast"} if forecast else {"gradients"})
+    workers = workers or alive.get(device, 1)
+    has_gradients = any(find(name).needs_gradients for name in scores or DEFAULT_SCORES)
+    runs = {run for run, is_asked in (("gradients", has_gradients), ("forecast", forecast)) if is_asked}
+    work = _work(settings, images, runs)
     slowest = max(known.values(), key=lambda speed: estimate(speed, work))
     number = models or len(queue)
     past = [

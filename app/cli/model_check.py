@@ -34,12 +34,12 @@ def check(
     """
     from app.cli.terminal import Terminal
     from app.client.address import read_settings
-    from app.domain.model_spec import ModelSpec
+    from app.manifest import read_row
 
     terminal = Terminal(as_json=as_json)
     specs = read_specs(spec)
     for one in specs:
-        ModelSpec.from_dict(one)  # what is wrong with a later one is told before the first is fetched
+        read_row(one)  # what is wrong with a later one is told before the first is fetched
     reports = _checked(terminal, specs, read_settings())
     if as_json:
         terminal.json(reports)

@@ -30,6 +30,7 @@ def plan(
     images: Annotated[int, typer.Option(help="Of the data set.")],
     models: Annotated[int | None, typer.Option(help="How many, like those of the zoo; by default the zoo's.")] = None,
     workers: Annotated[int | None, typer.Option(help="How many, like those that run; by default these.")] = None,
+    score: Annotated[list[str] | None, typer.Option(help="As of `select`: those of gradients take longest.")] = None,
     forecast: Annotated[bool, typer.Option("--forecast", help="With a forecast of fine-tuning.")] = False,
     zoo: ZooName = None,
     max_parameters: MaxParameters = None,
@@ -46,7 +47,7 @@ def plan(
     wanted = constraints(max_parameters, max_gflops, max_memory, license, family, pretrained_on, capability, tag)
     with session(as_json=as_json) as (terminal, client):
         found = client.plans.make(
-            images, models=models, workers=workers, forecast=forecast, zoo=zoo, constraints=wanted
+            images, models=models, workers=workers, scores=score, forecast=forecast, zoo=zoo, constraints=wanted
         )
         terminal.answer(found, _page(found))
 

@@ -1,6 +1,6 @@
 """Plans: how long a selection would take."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.client.connection import Connection
@@ -43,6 +43,7 @@ class Plans:
         *,
         models: int | None = None,
         workers: int | None = None,
+        scores: Sequence[str] | None = None,
         forecast: bool = False,
         zoo: str | None = None,
         constraints: Mapping[str, Any] | None = None,
@@ -53,11 +54,19 @@ class Plans:
             images: of the data set.
             models: how many like those of the zoo; by default the zoo's.
             workers: how many like those that are alive; by default these.
+            scores: as of a selection: those of gradients take longest.
             forecast: whether fine-tuning is forecast, too.
             zoo: only members of this named part of the zoo.
             constraints: that every model satisfies, as those of a selection.
         """
-        asked = {"images": images, "models": models, "workers": workers, "zoo": zoo, **(constraints or {})}
+        asked = {
+            "images": images,
+            "models": models,
+            "workers": workers,
+            "scores": scores,
+            "zoo": zoo,
+            **(constraints or {}),
+        }
         params = {name: value for name, value in asked.items() if value is not None}
         response = self._connection.send("GET", "/v1/plan", params=params | {"forecast": str(forecast).lower()})
         return self._connection.read(response, Plan)

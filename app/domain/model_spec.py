@@ -202,6 +202,8 @@ def _with_revision_apart(data: Mapping[str, Any]) -> Mapping[str, Any]:
 def _read(kind: Any, value: Any, path: str) -> Any:
     """Return ``value`` as an instance of the annotation ``kind``; ``path`` is where it stands."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if type(value) is int and abs(value) >= 2**63:
+        raise _invalid(path, "a whole number of more than 64 bits", "Give a smaller one.")
     if dataclasses.is_dataclass(kind):
         return _read_fields(kind, value, path)
     if origin is Literal:

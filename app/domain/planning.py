@@ -14,7 +14,8 @@ _GRADIENT_PASSES = 7.0  # four probes, each a backward pass, and the pass forwar
 _FORECAST_PASSES = 20.0  # as many directions as there are, and whole training steps for their time
 _IMAGE_SECONDS = 0.004  # reading, decoding and scoring
 _EVALUATION_SECONDS = 0.8
-_DRAWS = 400
+_STEPS = 200_000  # of all drawn schedules together: a tenth of a second
+_FEWEST_DRAWS, _MOST_DRAWS = 50, 400
 _LOW, _HIGH = 10, 90
 
 
@@ -127,13 +128,12 @@ def _interval(
 ) -> tuple[float, float]:
     """Draw what each model takes from what it took, or from what another model did, again and again."""
     random = np.random.default_rng(0)
-    names = sorted(ratios)
-    totals = []
-    for _ in range(_DRAWS):
-        drawn = []
-        for model, estimated in zip(models, estimates, strict=True):
-            known = ratios.get(model.name) or ratios[names[random.integers(len(names))]]
-            drawn.append(estimated * float(random.choice(known)))
-        totals.append(makespan(drawn, workers))
+    draws = int(np.clip(_STEPS // len(models), _FEWEST_DRAWS, _MOST_DRAWS))
+    anyones = np.concatenate([np.resize(ratios[name], max(map(len, ratios.values()))) for name in sorted(ratios)])
+    drawn = [
+        estimated * random.choice(ratios.get(model.name, anyones), size=draws)
+        for model, estimated in zip(models, estimates, strict=True)
+    ]
+    totals = [makespan(seconds, workers) for seconds in np.transpose(drawn).tolist()]
     low, high = np.percentile(totals, [_LOW, _HIGH])
     return float(low), float(high)

@@ -18,7 +18,7 @@ from tests.fixtures.service import RunningService, empty_zoo_settings, own_datab
 
 FACTS = {"measured_on": "cpu", "load_seconds": 1.0, "parameters": 10, "resolved": {}}
 FAST, SLOW = ModelSpeed("fast", 1.0, 100.0), ModelSpeed("slow", 1.0, 10.0)
-WORK = Work(images=300, gradient_images=200)
+WORK = Work(images=300, gradient_images=0)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -88,6 +88,9 @@ def test_what_is_asked_for(running: RunningService, reader: httpx.Client) -> Non
     assert many["worker_seconds"] == pytest.approx(250 * (fast + slow), rel=1e-3)
     assert many["worker_seconds"] / 4 <= many["seconds"] + 0.1 <= many["worker_seconds"] / 4 + slow + 0.2
     assert plan(reader, forecast=True)["seconds"] > plan(reader)["seconds"]
+    with_gradients = plan(reader, scores=["knn", "lgc"])
+    assert with_gradients["worker_seconds"] == round(sum(estimate(one, Work(300, 200)) for one in (FAST, SLOW)), 1)
+    assert_problem(reader.get("/v1/plan", params={"images": 1, "scores": "nobodys"}), 422, "unknown_score")
     sampled = plan(reader, images=10**8)
     assert sampled["images"] == running.settings.max_images
     for wrong in ({"images": 0}, {"images": 1, "models": 0}, {"images": 1, "workers": -1}, {}):

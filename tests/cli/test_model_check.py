@@ -62,7 +62,9 @@ def test_a_program_gets_everything(tmp_path: Path, entries: list[dict[str, Any]]
     assert first["facts"]["capabilities"] == {"features": True, "logits": True, "gradients": True}
     assert second["facts"] is None
     assert second["error"]["code"] == second["checks"][-1]["code"] == "weights_unavailable"
-    good = run("models", "check", write(tmp_path, entries[0]), home=str(tmp_path / "home"), threads="1")
+    good = run(
+        "models", "check", write(tmp_path, entries[0] | {"tags": ["mine"]}), home=str(tmp_path / "home"), threads="1"
+    )
     assert good.code == 0
 
 

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from app.domain.model_constraints import ModelConstraints
 from app.domain.states import EvaluationState, ModelState, SelectionState
@@ -14,7 +14,7 @@ from app.storage.repositories.selections import evaluations_of
 from app.storage.repositories.watching import follow, overdue
 from app.storage.tables import Evaluation, Model, Selection
 from tests.contract.racing import race
-from tests.contract.selection_steps import cancel, rank, read, waiting
+from tests.contract.selection_steps import cancel, rank, read
 from tests.fixtures.rows import TENANT, add_model, add_selection
 
 
@@ -44,12 +44,12 @@ def successor_of(database: Database, selection_id: str) -> Selection:
     return successor
 
 
-def members(database: Database, selection_id: str) -> dict[str, tuple[str, Any]]:
+def members(database: Database, selection_id: str) -> dict[str, int]:
+    """Return the models of a selection by name, with their versions; all of their evaluations are open."""
     with database.read() as session:
-        return {
-            model.name: (evaluation.state, evaluation.result)
-            for evaluation, model in evaluations_of(session, selection_id)
-        }
+        pairs = evaluations_of(session, selection_id)
+        assert {evaluation.state for evaluation, _ in pairs} == {EvaluationState.QUEUED}
+        return {model.name: model.version for _, model in pairs}
 
 
 def set_model(database: Database, model_id: str, **values: Any) -> None:
@@ -57,24 +57,19 @@ def set_model(database: Database, model_id: str, **values: Any) -> None:
         session.execute(update(Model).where(Model.id == model_id).values(**values))
 
 
-def test_only_a_new_model_is_evaluated(database: Database) -> None:
+def test_a_selection_with_the_new_model_follows(database: Database) -> None:
     first = ended(database, "a", "b", target={"kind": "loss"}, verify={"k": 1})
     assert look(database) == []
     add_model(database, "c")
     assert look(database) == [first]
     before = read(database, first)
     successor = successor_of(database, first)
-    assert members(database, successor.id) == {
-        "a": (EvaluationState.DONE, {"number": 0}),
-        "b": (EvaluationState.DONE, {"number": 1}),
-        "c": (EvaluationState.QUEUED, None),
-    }
+    assert members(database, successor.id) == {"a": 1, "b": 1, "c": 1}
     assert (successor.previous_id, successor.watch, successor.evaluations, successor.ranked) == (first, True, 3, 0)
     assert (successor.target, successor.verify, successor.scores) == ({"kind": "loss"}, None, before.scores)
     assert (successor.dataset_id, successor.tenant, successor.name) == (before.dataset_id, TENANT, before.name)
     after = read(database, first)
     assert (after.revision, after.state, after.ranking) == (before.revision + 1, SelectionState.DONE, before.ranking)
-    assert waiting(database) == [successor.id], "what is known of the others can be ranked at once"
     assert look(database) == [], "neither the first, which is followed, nor the second, which has not ended"
 
 
@@ -89,10 +84,7 @@ def test_a_model_that_left_the_zoo_is_left_out_and_a_new_version_takes_its_place
     set_model(database, newer, name="b", version=2)
     assert look(database) == [first]
     successor = successor_of(database, first)
-    assert members(database, successor.id) == {
-        "b": (EvaluationState.QUEUED, None),
-        "c": (EvaluationState.DONE, {"number": 2}),
-    }
+    assert members(database, successor.id) == {"b": 2, "c": 1}
 
 
 def test_constraints_still_hold(database: Database) -> None:
@@ -114,6 +106,43 @@ def test_what_does_not_watch_is_not_followed(database: Database, values: dict[st
     assert look(database) == []
     with database.write() as session:
         assert follow(session, first) is None
+
+
+def test_what_could_not_rank_anything_is_followed_too(database: Database) -> None:
+    first = ended(database, "a")
+    with database.write() as session:
+        session.execute(update(Selection).where(Selection.id == first).values(state=SelectionState.FAILED))
+    add_model(database, "b")
+    assert look(database) == [first]
+    assert members(database, successor_of(database, first).id) == {"a": 1, "b": 1}
+
+
+def test_cancelling_the_first_ends_the_watch_of_those_that_follow(database: Database) -> None:
+    first = ended(database, "a")
+    add_model(database, "b")
+    second = successor_of(database, first)
+    cancel(database, first)
+    assert read(database, second.id).watch is False
+    assert read(database, second.id).state == SelectionState.QUEUED, "what is under way is ranked"
+
+
+def test_a_data_set_that_is_deleted_at_the_moment_is_not_followed(database: Database) -> None:
+    first = ended(database, "a")
+    add_model(database, "b")
+    dataset_id = read(database, first).dataset_id
+
+    def add() -> None:
+        with database.write() as session:
+            follow(session, first)
+
+    def delete() -> None:
+        with database.write() as session:
+            Datasets(session, TENANT).delete(dataset_id)
+
+    race(add, delete)
+    with database.read() as session:
+        followers = list(session.scalars(select(Selection).where(Selection.previous_id == first)))
+    assert all(one.state == SelectionState.CANCELLED for one in followers), "whichever came first"
 
 
 def test_cancelling_ends_the_watch_of_a_selection_that_has_ended(database: Database) -> None:

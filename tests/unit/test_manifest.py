@@ -98,6 +98,18 @@ def test_bombs_are_refused_before_they_are_read(text: str, says: str) -> None:
     assert caught.value.code == "invalid_manifest"
 
 
+@pytest.mark.parametrize("number", ["1" + 400 * "0", "0x" + 5000 * "f", str(2**63)])
+def test_a_number_without_end_spoils_its_row_alone(number: str) -> None:
+    source = "{type: torchvision, entry: resnet18.IMAGENET1K_V1}"
+    steps = "{resize: 8, crop: [8, 8], interpolation: bilinear, mean: [0, 0, 0], std: [1, 1, 1], divide_by: NUMBER}"
+    rows = f"{{name: a, source: {source}, preprocessing: {steps}}}, {{name: b, source: {source}, notes: NUMBER}}"
+    wrong, other, right = parse_manifest(f"models: [{rows}, {{name: c, source: {source}}}]".replace("NUMBER", number))
+    assert wrong.error is not None
+    assert (wrong.error.code, wrong.error.param) == ("invalid_model_spec", "preprocessing.divide_by")
+    assert other.error is not None
+    assert (right.error, right.spec is not None) == (None, True)
+
+
 def test_a_name_given_twice_is_refused(tmp_path: Path) -> None:
     entry = "{name: a, source: {type: torchvision, entry: resnet18.IMAGENET1K_V1}}"
     path = tmp_path / "zoo.yaml"

@@ -113,6 +113,7 @@ class Contestant:
     def unload(self) -> None:
         """Let the network go, until it is asked for again."""
         self._network = None
+        self._runtime.loaded.forget()
 
     def drop(self) -> None:
         """Delete the checkpoint, and let the network go."""

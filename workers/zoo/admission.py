@@ -17,7 +17,7 @@ from app.domain.model_sources import PackageSource
 from app.domain.model_spec import ModelSpec
 from app.storage.objects import Objects
 from workers.zoo import device_cost, initialisation, known_photos, model_facts, soundness
-from workers.zoo.architectures import build_with, skeleton
+from workers.zoo.architectures import build_with, skeleton, split
 from workers.zoo.check_log import AdmissionRefused, Check, CheckLog
 from workers.zoo.containers import Tensors, read
 from workers.zoo.differentiability import check_gradients
@@ -150,7 +150,7 @@ def _fetch(
 def _build(log: CheckLog, spec: ModelSpec, tensors: Tensors) -> tuple[nn.Module, bool]:
     """Put the weights into their architecture, and tell whether they look trained."""
     with log.check("architecture") as finding:
-        skeleton(spec)
+        split(skeleton(spec), spec)
         finding.detail = f"{spec.architecture} is known and builds"
     with log.check("tensors") as finding:
         module = build_with(spec, tensors)
@@ -210,13 +210,13 @@ def _examine(log: CheckLog, spec: ModelSpec, network: Network, module: nn.Module
 
 def _measure(log: CheckLog, network: Network, spec: ModelSpec, weights: Path, device: torch.device) -> dict[str, Any]:
     """Tell what the network is able to do and what it costs, on the device where it will be used."""
-    start = time.perf_counter()
-    network = load_network(spec, weights, device)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    load_seconds = time.perf_counter() - start
-    photos_BCHW = known_photos.batch(network.preprocess)
     with log.check("gradients") as finding:
+        start = time.perf_counter()
+        network = load_network(spec, weights, device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        load_seconds = time.perf_counter() - start
+        photos_BCHW = known_photos.batch(network.preprocess)
         has_gradients = check_gradients(network, finding)
     with log.check("flops") as finding:
         gflops = model_facts.gigaflops(network, photos_BCHW[:1])

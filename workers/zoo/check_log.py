@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 from app.domain.errors import ModelRejected
+from workers.extract.memory import is_out_of_memory
 
 Outcome = Literal["pass", "warn", "fail"]
 
@@ -63,7 +64,7 @@ class CheckLog:
         """Run one check.
 
         Raises:
-            AdmissionRefused: the check raised ``ModelRejected``.
+            AdmissionRefused: the check raised ``ModelRejected``, or something that nobody foresaw.
         """
         if self.on_start is not None:
             self.on_start(name)
@@ -75,6 +76,14 @@ class CheckLog:
             failed = Finding(error.message, finding.figures, "fail", error.code, error.hint)
             self._add(name, failed, time.perf_counter() - start)
             raise AdmissionRefused(error, self.done) from error
+        except Exception as error:
+            refused = _unforeseen(error)
+            self._add(
+                name,
+                Finding(refused.message, finding.figures, "fail", refused.code, refused.hint),
+                time.perf_counter() - start,
+            )
+            raise AdmissionRefused(refused, self.done) from error
         self._add(name, finding, time.perf_counter() - start)
 
     def _add(self, name: str, finding: Finding, seconds: float) -> None:
@@ -91,6 +100,18 @@ class CheckLog:
         )
         if self.on_check is not None:
             self.on_check(self.done[-1])
+
+
+def _unforeseen(error: Exception) -> ModelRejected:
+    """Return what became of a check that a library ended in a way nobody foresaw."""
+    if is_out_of_memory(error):
+        hint = "Use a worker with more memory, or a smaller model."
+        return ModelRejected("out_of_memory", f"memory ran out: {error}", hint=hint)
+    return ModelRejected(
+        "check_failed",
+        f"the check ended with {type(error).__name__}: {error}",
+        hint="The library cannot handle the file or the architecture: try another, or see the worker's log.",
+    )
 
 
 def rounded(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ The tensors keep the names they have in the file; ``workers.zoo.layouts`` gives 
 
 import json
 import pickle
+import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,7 +67,7 @@ def _read_torch(path: Path) -> Tensors:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols: what cannot be read is refused below
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, struct.error, RuntimeError, EOFError, ValueError, LookupError) as error:
         raise _unsafe("reading it would need code to run, or it is damaged") from error
     if not isinstance(state, dict) or not state:
         raise _unsafe("it is not a mapping of names to tensors")

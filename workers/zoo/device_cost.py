@@ -22,7 +22,7 @@ log = structlog.get_logger()
 BATCH_SIZES = (1, 8, 32)
 _PASSES = 5
 _SECONDS_A_SIZE = 1.0
-_LONGEST_PASS_SECONDS = 4.0
+_LONGEST_PASS_SECONDS = 1.5  # a rate hardly changes beyond the batch that takes so long
 
 
 @dataclass
@@ -34,7 +34,7 @@ class DeviceCost:
         peak_bytes: by batch size, the memory of a forward pass beyond the weights, its images included.
         images_per_second: by batch size, the median of several passes over images that are on the device.
         out_of_memory_at: the smallest batch size that did not fit; None where all did.
-        too_slow_at: the first batch size whose speed was left out since one pass would take more than four seconds; its
+        too_slow_at: the first batch size whose speed was left out since one pass would take more than 1.5 seconds; its
             memory and that of larger ones was counted on the CPU without computing.
     """
 

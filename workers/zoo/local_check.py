@@ -12,13 +12,17 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
+import structlog
 import torch
 
 from app.config import Settings
-from app.domain.errors import ForetuneError
-from app.domain.model_spec import ModelSpec
+from app.domain.errors import ForetuneError, ModelRejected
+from app.manifest import read_row
 from app.storage.objects import Objects
 from workers.zoo.admission import Check, admit
+from workers.zoo.weights_cache import WeightsCache
+
+log = structlog.get_logger()
 
 
 def main() -> None:
@@ -45,8 +49,8 @@ def _check(data: dict[str, Any], cache: Path, settings: Settings, device: torch.
 
     try:
         admission = admit(
-            ModelSpec.from_dict(data),
-            cache,
+            read_row(data)[0],
+            WeightsCache(cache, settings.weights_cache_bytes),
             objects=Objects(settings.objects_url),
             device=device,
             on_start=lambda check: tell("start", check=check),
@@ -54,6 +58,10 @@ def _check(data: dict[str, Any], cache: Path, settings: Settings, device: torch.
         )
     except ForetuneError as error:
         tell("end", facts=None, error=error.as_dict())
+    except Exception as error:  # one model's failure is not the next one's
+        log.exception("check.crashed", model=name)
+        told = f"The checks ended with {type(error).__name__}: {error}"
+        tell("end", facts=None, error=ModelRejected("internal_error", told, hint="See what was printed.").as_dict())
     else:
         tell("end", facts=admission.facts | {"resolved": admission.spec.as_dict()}, error=None)
 

@@ -29,7 +29,7 @@ from workers.zoo.timm_hub import fetch_timm
 from workers.zoo.torchvision_entry import fetch_entry
 from workers.zoo.transformers_hub import fetch_transformers
 from workers.zoo.upload import fetch_upload
-from workers.zoo.weights_cache import WeightsCache
+from workers.zoo.weights_cache import DRAFT, WeightsCache
 from workers.zoo.wheel import fetch_member
 
 _ONLY_SAFETENSORS = (SafetensorsSource, UploadSource, PluginSource)
@@ -88,7 +88,7 @@ def cached_weights(source: Source, cache: Path | WeightsCache, objects: Objects 
         return known
     try:
         cache.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache.folder, prefix="incoming-") as folder:
+        with tempfile.TemporaryDirectory(dir=cache.folder, prefix=DRAFT) as folder:
             original = fetch(source, Path(folder), objects)
             sha256 = file_sha256(original)
             if (known := cache.find(sha256)) is not None:

@@ -77,7 +77,7 @@ def resolve(spec: ModelSpec, sha256: str) -> ModelSpec:
         return spec
     weights = find_entry(spec.source.entry)
     meta: dict[str, Any] = weights.meta
-    if not meta["categories"]:
+    if not meta.get("categories"):
         raise ModelRejected(
             "unknown_weights_entry",
             f"{spec.source.entry} holds the weights of a part of the network only",

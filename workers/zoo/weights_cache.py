@@ -5,14 +5,18 @@ A file is named by the hash of what its source served; its time of modification 
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import structlog
 
 log = structlog.get_logger()
+
+DRAFT = "incoming-"
+"""How the folders begin in which weights are fetched and rewritten."""
 
 _IN_USE_SECONDS = 60.0
 """Another process may be about to open what it found so lately: such a file stays. Open ones outlive their deletion."""
@@ -46,6 +50,14 @@ class WeightsCache:
         if self._most_bytes is not None:
             self._make_room(path, self._most_bytes)
         return path
+
+    def discard_drafts(self, *, older_than_seconds: float) -> None:
+        """Remove what processes that were killed had begun to fetch: nothing is fetched for so long."""
+        for folder in self.folder.glob(f"{DRAFT}*"):
+            with suppress(FileNotFoundError):
+                if folder.stat().st_mtime < time.time() - older_than_seconds:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    log.info("weights.draft_discarded", folder=folder.name)
 
     def _path(self, sha256: str) -> Path:
         return self.folder / f"{sha256}.safetensors"

@@ -210,6 +210,11 @@ class Models:
         self._note([model_id], "tags_changed", reason, was=was, now=wanted)
         return self.get(model_id)
 
+    def lock_versions(self, name: str) -> None:
+        """Let two versions that become active at the same moment take turns, by the locks of their rows."""
+        versions = select(Model.id).where(Model.name == name)
+        self._session.execute(versions.order_by(Model.id).with_for_update())
+
     def newer_active_version(self, model: Model) -> int | None:
         """Return the number of an active version of the same name that was registered later."""
         newer = [Model.name == model.name, Model.version > model.version, Model.state == ModelState.ACTIVE]
@@ -217,9 +222,7 @@ class Models:
 
     def retire_other_versions(self, model: Model) -> None:
         """Disable the active version of the same name, so that ``model`` can take its place."""
-        # Two versions that become active at the same moment take turns, by the locks of their rows.
-        versions = select(Model.id).where(Model.name == model.name)
-        self._session.execute(versions.order_by(Model.id).with_for_update())
+        self.lock_versions(model.name)
         others = [Model.name == model.name, Model.id != model.id, Model.state == ModelState.ACTIVE]
         reason = f"superseded by version {model.version}"
         retired = self._session.scalars(

@@ -173,12 +173,19 @@ class Selections:
         )
         self._session.execute(
             update(Selection)
-            .where(Selection.id == selection_id, Selection.watch)
+            .where(Selection.id.in_(self._followers(selection_id)), Selection.watch)
             .values(watch=False, revision=Selection.revision + 1)
             .execution_options(synchronize_session=False)
         )
         self._session.refresh(selection)
         return selection
+
+    def _followers(self, selection_id: str) -> list[str]:
+        """Return a selection and those that go on from it, one after the other."""
+        found = [selection_id]
+        while following := next_selections(self._session, found[-1:]):
+            found += following.values()
+        return found
 
 
 def next_selections(session: Session, selection_ids: Sequence[str]) -> dict[str, str]:

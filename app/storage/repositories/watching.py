@@ -1,7 +1,7 @@
 """Selections that watch the zoo: a model that joined it since is ranked too, by a selection that follows this one.
 
-An ended selection stays as it is, and its ranking reproducible. Its successor takes over what is known of the models
-that are still there; only new ones are evaluated.
+An ended selection stays as it is, and its ranking reproducible. Its successor has all models that it would have if it
+were asked for now; what was kept of those evaluated before is taken without running a network.
 """
 
 from datetime import timedelta
@@ -10,10 +10,11 @@ from typing import Any
 from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session, aliased
 
-from app.domain.ids import new_id
+from app.domain.errors import Conflict, NotFound
 from app.domain.model_constraints import ModelConstraints
-from app.domain.states import DatasetState, EvaluationState, ModelState, SelectionState
+from app.domain.states import DatasetState, ModelState, SelectionState
 from app.storage.repositories.model_filters import in_zoo, satisfy
+from app.storage.repositories.selections import Selections
 from app.storage.tables import Dataset, Evaluation, Model, Selection, now
 
 _CHECKING = (ModelState.PENDING, ModelState.CHECKING)
@@ -48,32 +49,23 @@ def follow(session: Session, selection_id: str) -> Selection | None:
     # Two workers take turns: the second one's next statement sees what the first has added.
     session.execute(select(Selection.id).where(Selection.id == selection_id).with_for_update())
     selection = session.scalar(_watching().where(Selection.id == selection_id))
-    new = _new_models(session, selection) if selection is not None else []
-    if selection is None or not new:
+    if selection is None or not _new_models(session, selection):
         return None
-    query = select(Evaluation).join(Model, Model.id == Evaluation.model_id).where(*_belongs(selection))
-    kept = list(session.scalars(query.where(Evaluation.selection_id == selection_id)))
-    successor = Selection(
-        id=new_id("sel"),
-        tenant=selection.tenant,
-        name=selection.name,
-        dataset_id=selection.dataset_id,
-        scores=selection.scores,
-        target=selection.target,
-        constraints=selection.constraints,
-        zoo=selection.zoo,
-        watch=True,
-        warnings=[],
-        previous_id=selection_id,
-        spent_seconds=0.0,
-        evaluations=len(kept) + len(new),
-        revision=1,
-        ranked=0,
-    )
-    session.add(successor)
-    session.flush()
-    session.add_all(_evaluation(successor, one.model_id, _known(one)) for one in kept)
-    session.add_all(_evaluation(successor, model.id, {}) for model in new)
+    models = list(session.scalars(select(Model).where(*_belongs(selection)).order_by(Model.name)))
+    try:
+        successor = Selections(session, selection.tenant).create(
+            selection.dataset_id,
+            models,
+            selection.scores,
+            selection.name,
+            target=selection.target,
+            constraints=selection.constraints,
+            zoo=selection.zoo,
+            watch=True,
+            previous_id=selection_id,
+        )
+    except (NotFound, Conflict):
+        return None  # the data set was deleted at this moment
     # Its users see a link to the successor: that is news.
     session.execute(
         update(Selection)
@@ -81,7 +73,6 @@ def follow(session: Session, selection_id: str) -> Selection | None:
         .values(revision=Selection.revision + 1)
         .execution_options(synchronize_session=False)
     )
-    session.flush()
     return successor
 
 
@@ -93,7 +84,7 @@ def _watching() -> Any:
         .join(Dataset, Dataset.id == Selection.dataset_id)
         .where(
             Selection.watch,
-            Selection.state == SelectionState.DONE,
+            Selection.state.in_((SelectionState.DONE, SelectionState.FAILED)),
             Dataset.state == DatasetState.READY,
             ~exists().where(successor.previous_id == Selection.id),
         )
@@ -110,18 +101,3 @@ def _new_models(session: Session, selection: Selection) -> list[Model]:
     known = select(Evaluation.model_id).where(Evaluation.selection_id == selection.id)
     query = select(Model).where(*_belongs(selection), Model.id.not_in(known))
     return list(session.scalars(query.order_by(Model.name)))
-
-
-def _known(evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        "state": evaluation.state,
-        "result": evaluation.result,
-        "error": evaluation.error,
-        "progress": evaluation.progress,
-        "look": evaluation.look,
-    }
-
-
-def _evaluation(selection: Selection, model_id: str, known: dict[str, Any]) -> Evaluation:
-    blank = {"state": EvaluationState.QUEUED, "failures": {}, "revision": 1}
-    return Evaluation(id=new_id("ev"), selection_id=selection.id, model_id=model_id, **(blank | known))

@@ -201,6 +201,7 @@ def test_what_ran_out_of_memory_is_tried_again(service: Service) -> None:
 
 
 def test_one_network_at_a_time_is_in_memory(service: Service) -> None:
+    service.runtime.loaded.forget()
     before = networks()
     lease = service.claim(service.ask(budget=600))
     with _Counting(service.runtime, lease) as held:

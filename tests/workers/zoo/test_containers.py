@@ -93,6 +93,16 @@ def test_a_truncated_safetensors_file_is_refused(tmp_path: Path) -> None:
     refuse(path, only_safetensors=True)
 
 
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_truncated_torch_file_is_refused_wherever_it_ends(tmp_path: Path, legacy: bool) -> None:
+    torch.save(STATE, tmp_path / "whole.pth", _use_new_zipfile_serialization=not legacy)
+    content = (tmp_path / "whole.pth").read_bytes()
+    path = tmp_path / "part.pth"
+    for length in (4, 12, 40, 150, len(content) // 2, len(content) - 5):
+        path.write_bytes(content[:length])
+        refuse(path)
+
+
 def test_a_safetensors_source_accepts_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     torch.save(STATE, path)
