@@ -29,6 +29,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_afte
 
 from app.domain.errors import ModelRejected
 from workers.zoo.disk_room import is_disk_full, require_room
+from workers.zoo.download import verify_sha256
 
 TIMEOUT_SECONDS = 10.0
 PATIENCE_SECONDS = 30.0
@@ -51,6 +52,7 @@ class Repository:
         id: ``ORGANISATION/NAME``.
         commit: its 40 digits.
         sizes: bytes of each file, None where the Hub does not say; empty when offline.
+        hashes: SHA-256 of each file of which the Hub states it: of all large ones.
         license: as its card states it, ``""`` where it does not.
         datasets: that it was trained on, as its card states them.
         online: whether the Hub was asked.
@@ -59,6 +61,7 @@ class Repository:
     id: str
     commit: str
     sizes: dict[str, int | None]
+    hashes: dict[str, str]
     license: str
     datasets: tuple[str, ...]
     online: bool
@@ -80,7 +83,7 @@ def find_repository(repository: str, revision: str | None) -> Repository:
         commit = _ask(called, lambda: _api().resolve_revision(repository, revision=revision, local_files_only=True))
         card = try_to_load_from_cache(repository, "README.md", revision=commit.resolved)
         stated = metadata_load(card) if isinstance(card, str) else None
-        return Repository(repository, commit.resolved, {}, *_card(stated), online=False)
+        return Repository(repository, commit.resolved, {}, {}, *_card(stated), online=False)
     info = _ask(
         called,
         lambda: _api().model_info(repository, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS),
@@ -90,6 +93,7 @@ def find_repository(repository: str, revision: str | None) -> Repository:
         id=repository,
         commit=str(info.sha),
         sizes={file.rfilename: file.size for file in info.siblings or []},
+        hashes={file.rfilename: file.lfs.sha256 for file in info.siblings or [] if file.lfs},
         license=license_,
         datasets=datasets,
         online=True,
@@ -115,13 +119,17 @@ def fetch_weights(repository: Repository, directory: Path, name: str | None = No
         name: the file; without it, the first of ``WEIGHTS`` that is there.
 
     Raises:
-        ModelRejected: as ``find_repository``; ``sharded_weights``, ``no_room_on_disk``.
+        ModelRejected: as ``find_repository``; ``weights_hash_mismatch``, ``sharded_weights``, ``no_room_on_disk``.
     """
     if not repository.online:
         return _fetch_cached(repository, [name] if name else WEIGHTS)
     name = name or _weights_name(repository)
     require_room(directory, 2 * (repository.sizes.get(name) or 0))
-    return _download(repository, name, directory)
+    path = _download(repository, name, directory)
+    if name in repository.hashes:
+        hint = "It was damaged on its way, by a mirror or a proxy: try again, or another HF_ENDPOINT."
+        verify_sha256(path, repository.hashes[name], f"{name} of {repository.id}", "source.id", hint)
+    return path
 
 
 def fetch_json(repository: Repository, name: str, directory: Path) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from safetensors.torch import save
 
 from app.domain.errors import ModelRejected
 from app.domain.model_sources import TimmSource, TransformersSource
-from tests.fixtures.hub import HANG, TRUNCATE, Hub
+from tests.fixtures.hub import FLIP, HANG, TRUNCATE, Hub
 from workers.zoo import disk_room
 from workers.zoo import hub as hub_client
 from workers.zoo.containers import read
@@ -65,6 +65,15 @@ def test_a_branch_that_moves_changes_nothing_for_those_at_the_commit(hub: Hub, t
         assert (caught.value.code, caught.value.param) == ("weights_hash_mismatch", "source.sha256")
         assert "another one than when the hash was stated" in str(caught.value.hint)
         assert not list((tmp_path / "new").glob("*"))
+
+
+def test_a_bit_that_flips_on_the_way_is_noticed(hub: Hub, tmp_path: Path) -> None:
+    hub.push(NAME, {"model.safetensors": WEIGHTS})
+    hub.fail(FLIP, within="resolve")
+    damaged = rejection(tmp_path / "cache")
+    assert (damaged.code, damaged.param) == ("weights_hash_mismatch", "source.id")
+    assert "damaged on its way" in str(damaged.hint)
+    assert not list((tmp_path / "cache").glob("*.safetensors"))
 
 
 @pytest.mark.parametrize(("code", "status"), [("weights_unauthorized", 401), ("weights_unauthorized", 403)])
