@@ -6,8 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
+import structlog
+
 from app.domain.errors import ModelRejected
 from workers.extract.memory import is_out_of_memory
+
+log = structlog.get_logger()
 
 Outcome = Literal["pass", "warn", "fail"]
 
@@ -77,6 +81,7 @@ class CheckLog:
             self._add(name, failed, time.perf_counter() - start)
             raise AdmissionRefused(error, self.done) from error
         except Exception as error:
+            log.exception("check.crashed", check=name)
             refused = _unforeseen(error)
             self._add(
                 name,

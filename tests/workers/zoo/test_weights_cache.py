@@ -59,6 +59,17 @@ def test_an_open_file_can_be_read_after_it_made_room(tmp_path: Path) -> None:
         assert file.read() == b"a" * SIZE
 
 
+def test_what_a_killed_process_had_begun_to_fetch_is_removed_after_a_while(tmp_path: Path) -> None:
+    cache, old, new = WeightsCache(tmp_path), tmp_path / "incoming-old", tmp_path / "incoming-new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "part").write_bytes(b"x")
+    kept_file = add(cache, "a", used_seconds_ago=5000)
+    os.utime(old, (time.time() - 5000, time.time() - 5000))
+    cache.discard_drafts(older_than_seconds=1000)
+    assert (old.exists(), new.exists(), kept_file.exists()) == (False, True, True)
+
+
 def _add_many(folder: Path, first: int) -> None:
     cache = WeightsCache(folder, 5 * SIZE)
     for number in range(first, first + 40):
