@@ -5,6 +5,7 @@ B photos, D features, Z source classes
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,16 @@ from app.domain.model_sources import PackageSource
 from app.domain.model_spec import ModelSpec
 from app.storage.objects import Objects
 from workers.zoo import device_cost, initialisation, known_photos, model_facts, soundness
-from workers.zoo.architectures import build_with, skeleton, split
+from workers.zoo.architectures import build_with, left_out_prefix, skeleton, split
 from workers.zoo.check_log import AdmissionRefused, Check, CheckLog
 from workers.zoo.containers import Tensors, read
 from workers.zoo.differentiability import check_gradients
+from workers.zoo.layouts import low_precision
 from workers.zoo.network import Network, load_network
 from workers.zoo.preprocessing_fit import check_preprocessing_fit
 from workers.zoo.resolution import pin, resolve
-from workers.zoo.sources import cached_weights
+from workers.zoo.sources import held_weights
+from workers.zoo.transfer import NEVER_STOPPED, Supervision
 from workers.zoo.weights_cache import WeightsCache
 
 __all__ = ["CHECKS", "Admission", "AdmissionRefused", "Check", "Twins", "admit"]
@@ -85,6 +88,7 @@ def admit(
     twins: Twins | None = None,
     on_start: Callable[[str], None] | None = None,
     on_check: Callable[[Check], None] | None = None,
+    supervision: Supervision = NEVER_STOPPED,
 ) -> Admission:
     """Run every admission check on a model.
 
@@ -98,14 +102,28 @@ def admit(
         twins: tells other models with the same weights; without it, none are known.
         on_start: called with the name of each check that begins.
         on_check: called after each check.
+        supervision: limits the time that the source is waited for, and ends it when the work is to stop.
 
     Raises:
         AdmissionRefused: the first failed check, by its own code, with all checks so far.
+        Interrupted: the work is to stop, as the supervision was told while it waited for the source.
     """
     log = CheckLog(on_start, on_check)
-    spec, weights, tensors = _fetch(log, spec, cache, objects)
+    with ExitStack() as files:
+        spec, weights = _fetch(log, spec, cache, objects, supervision, files)
+        return _admit(log, spec, weights, torch.device(device), twins, supervision)
+
+
+def _admit(
+    log: CheckLog, spec: ModelSpec, weights: Path, device: torch.device, twins: Twins | None, supervision: Supervision
+) -> Admission:
+    """Run the checks of weights that are there."""
+    with log.check("safe_container") as finding:
+        tensors = read(weights)
+        finding.detail = f"{len(tensors)} tensors, read without running code"
+        finding.figures = {"tensors": len(tensors)}
     with log.check("preprocessing") as finding:
-        spec = resolve(spec, weights.stem)
+        spec = resolve(spec, weights.stem, supervision)
         finding.detail = soundness.describe_preprocessing(spec)
     with log.check("license") as finding:
         finding.detail = soundness.check_license(spec)
@@ -115,36 +133,40 @@ def admit(
     module, is_trained = _build(log, spec, tensors)
     del tensors
     facts = _identity(log, spec, module, weights, twins)
-    network = load_network(spec, weights)
-    _examine(log, spec, network, module, is_trained=is_trained)
-    facts |= {"family": model_facts.family(module, spec)} | model_facts.sizes(network)
+    network = _examine(log, spec, weights, module, is_trained=is_trained)
+    facts |= {"family": model_facts.family(module, spec)}
     del module
-    facts |= _measure(log, network, spec, weights, torch.device(device))
+    facts |= _measure(log, network, spec, weights, device)
     return Admission(spec=spec, weights=weights, checks=log.done, facts=facts)
 
 
 def _fetch(
-    log: CheckLog, spec: ModelSpec, cache: Path | WeightsCache, objects: Objects | None
-) -> tuple[ModelSpec, Path, Tensors]:
-    """Pin the source, fetch the weights, and read them: a file with the right hash may still be an unsafe one."""
+    log: CheckLog,
+    spec: ModelSpec,
+    cache: Path | WeightsCache,
+    objects: Objects | None,
+    supervision: Supervision,
+    files: ExitStack,
+) -> tuple[ModelSpec, Path]:
+    """Pin the source and fetch the weights, which stay until ``files`` are closed.
+
+    A file with the right hash may still be an unsafe one, which is the next check's finding.
+    """
     unsafe: ModelRejected | None = None
     with log.check("weights") as finding:
         try:
-            spec = pin(spec)
-            weights = cached_weights(spec.source, cache, objects)
+            spec = pin(spec, supervision)
+            weights = files.enter_context(held_weights(spec.source, cache, objects, supervision))
             finding.detail = f"SHA-256 {weights.stem}"
             finding.figures = {"bytes": weights.stat().st_size}
         except ModelRejected as error:
             if error.code != "unsafe_weights":
                 raise
             unsafe, finding.detail = error, "the source serves the file that was meant"
-    with log.check("safe_container") as finding:
-        if unsafe is not None:
+    if unsafe is not None:
+        with log.check("safe_container"):
             raise unsafe
-        tensors = read(weights)
-        finding.detail = f"{len(tensors)} tensors, read without running code"
-        finding.figures = {"tensors": len(tensors)}
-    return spec, weights, tensors
+    return spec, weights
 
 
 def _build(log: CheckLog, spec: ModelSpec, tensors: Tensors) -> tuple[nn.Module, bool]:
@@ -155,6 +177,14 @@ def _build(log: CheckLog, spec: ModelSpec, tensors: Tensors) -> tuple[nn.Module,
     with log.check("tensors") as finding:
         module = build_with(spec, tensors)
         finding.detail = "every tensor has its name and shape"
+        if prefix := left_out_prefix(spec, tensors, module):
+            finding.detail += f", once {prefix!r} is taken off the beginning of all names"
+        if low := low_precision(tensors):
+            finding.warn(
+                "low_precision_weights",
+                f"{finding.detail}; {len(low)} have fewer than 16 bits a number and become float32, first {low[0]}",
+                "Register the weights in float16 or more: what rounding took from these, no type brings back.",
+            )
     with log.check("finite_weights") as finding:
         finding.detail = soundness.check_finite_weights(module)
     with log.check("trained_weights") as finding:
@@ -179,10 +209,11 @@ def _identity(log: CheckLog, spec: ModelSpec, module: nn.Module, weights: Path, 
     return facts | {"tensors_sha256": tensors_sha256}
 
 
-def _examine(log: CheckLog, spec: ModelSpec, network: Network, module: nn.Module, *, is_trained: bool) -> None:
-    """Show photos to the network."""
-    batch_BCHW = known_photos.batch(network.preprocess)
+def _examine(log: CheckLog, spec: ModelSpec, weights: Path, module: nn.Module, *, is_trained: bool) -> Network:
+    """Load the network and show photos to it."""
     with log.check("forward") as finding:
+        network = load_network(spec, weights)
+        batch_BCHW = known_photos.batch(network.preprocess)
         finding.detail = soundness.check_forward(network, module, batch_BCHW)
     with log.check("deterministic") as finding:
         finding.detail = soundness.check_deterministic(network, batch_BCHW[:2])
@@ -195,7 +226,7 @@ def _examine(log: CheckLog, spec: ModelSpec, network: Network, module: nn.Module
             finding.detail = "weights that were never trained fit any"
     with log.check("known_photos") as finding:
         finding.detail = known_photos.check_classes(network, spec.known_photos)
-        if spec.head is None:
+        if network.head is None:
             finding.detail = "no head that could name a photo"
         elif not spec.known_photos:
             hint = "Give known_photos: which of the bundled photos has which of the head's classes."
@@ -206,6 +237,7 @@ def _examine(log: CheckLog, spec: ModelSpec, network: Network, module: nn.Module
             finding.warn("known_similarity_missing", "the specification states no feature similarities", hint)
         else:
             finding.detail = known_photos.check_similarity(network, spec.known_similarity)
+    return network
 
 
 def _measure(log: CheckLog, network: Network, spec: ModelSpec, weights: Path, device: torch.device) -> dict[str, Any]:
@@ -217,6 +249,7 @@ def _measure(log: CheckLog, network: Network, spec: ModelSpec, weights: Path, de
             torch.cuda.synchronize(device)
         load_seconds = time.perf_counter() - start
         photos_BCHW = known_photos.batch(network.preprocess)
+        sizes = model_facts.sizes(network)
         has_gradients = check_gradients(network, finding)
     with log.check("flops") as finding:
         gflops = model_facts.gigaflops(network, photos_BCHW[:1])
@@ -225,7 +258,7 @@ def _measure(log: CheckLog, network: Network, spec: ModelSpec, weights: Path, de
     with log.check("memory_and_throughput") as finding:
         cost = device_cost.measure(network, photos_BCHW)
         device_cost.describe(cost, finding)
-    return {
+    return sizes | {
         "gflops": round(gflops, 3),
         "capabilities": {"features": True, "logits": network.head is not None, "gradients": has_gradients},
         "measured_on": cost.measured_on,

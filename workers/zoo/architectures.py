@@ -13,7 +13,9 @@ from app.domain.errors import ModelRejected
 from app.domain.model_spec import ModelSpec
 from workers.zoo.classifiers import timm_head, timm_trunk
 from workers.zoo.containers import Tensors
-from workers.zoo.layouts import native_state
+from workers.zoo.layouts import foreign_prefix, native_state, wrapper_prefix
+from workers.zoo.library_errors import first_line
+from workers.zoo.timm_names import renamed_by_timm
 from workers.zoo.unfilled_parameters import UnfilledParameters
 
 
@@ -37,7 +39,7 @@ def build(spec: ModelSpec) -> nn.Module:
         if not spec.arguments:
             raise
         hint = "Give in arguments what the library's constructor takes."
-        raise _unknown(spec, f"its constructor refuses {spec.arguments}: {error}", hint) from error
+        raise _unknown(spec, f"its constructor refuses {spec.arguments}: {first_line(error)}", hint) from error
     return module.eval()
 
 
@@ -67,7 +69,7 @@ def build_with(spec: ModelSpec, tensors: Tensors) -> nn.Module:
         return load_transformers(spec, tensors)
     module = skeleton(spec)
     expected = module.state_dict()
-    state = OrderedDict(native_state(tensors, expected, spec.state_format))
+    state = OrderedDict(_native_state(tensors, module, spec))
     # A file has no versions of layers: every name and shape fits, and so its layers are those of this construction.
     state._metadata = expected._metadata  # type: ignore[attr-defined]
     module.load_state_dict(state, strict=True, assign=True)
@@ -77,6 +79,29 @@ def build_with(spec: ModelSpec, tensors: Tensors) -> nn.Module:
             module = build(spec)
         module.load_state_dict(state, strict=True, assign=True)
     return module
+
+
+def left_out_prefix(spec: ModelSpec, tensors: Tensors, module: nn.Module) -> str:
+    """Return the prefix that ``build_with`` took off a file's names to find the architecture's, mostly ``""``."""
+    if spec.architecture.startswith("transformers:"):
+        return wrapper_prefix(tensors)
+    return foreign_prefix(tensors, module.state_dict()) if spec.state_format == "native" else ""
+
+
+def _native_state(tensors: Tensors, module: nn.Module, spec: ModelSpec) -> Tensors:
+    """Give a file's tensors the architecture's names, by timm's own renaming where they have others."""
+    expected = module.state_dict()
+    try:
+        return native_state(tensors, expected, spec.state_format)
+    except ModelRejected as mismatch:
+        has_function = spec.architecture.startswith("timm:") and spec.state_format == "native"
+        renamed = renamed_by_timm(tensors, module) if has_function else None
+        if renamed is None:
+            raise
+        try:
+            return native_state(renamed, expected, spec.state_format)
+        except ModelRejected:
+            raise mismatch from None
 
 
 def split(module: nn.Module, spec: ModelSpec) -> tuple[nn.Module, nn.Module | None]:

@@ -9,7 +9,10 @@ from typing import Any, Literal, TypedDict
 import structlog
 
 from app.domain.errors import ModelRejected
+from app.domain.interruption import Interrupted
+from app.storage.leases import LeaseLost
 from workers.extract.memory import is_out_of_memory
+from workers.zoo.library_errors import first_line
 
 log = structlog.get_logger()
 
@@ -69,6 +72,7 @@ class CheckLog:
 
         Raises:
             AdmissionRefused: the check raised ``ModelRejected``, or something that nobody foresaw.
+            Interrupted: the work was told to stop, or its lease was lost (``LeaseLost``): nothing was found.
         """
         if self.on_start is not None:
             self.on_start(name)
@@ -76,13 +80,14 @@ class CheckLog:
         finding = Finding()
         try:
             yield finding
+        except (Interrupted, LeaseLost):
+            raise
         except ModelRejected as error:
             failed = Finding(error.message, finding.figures, "fail", error.code, error.hint)
             self._add(name, failed, time.perf_counter() - start)
             raise AdmissionRefused(error, self.done) from error
         except Exception as error:
-            log.exception("check.crashed", check=name)
-            refused = _unforeseen(error)
+            refused = _unforeseen(error, name)
             self._add(
                 name,
                 Finding(refused.message, finding.figures, "fail", refused.code, refused.hint),
@@ -107,14 +112,17 @@ class CheckLog:
             self.on_check(self.done[-1])
 
 
-def _unforeseen(error: Exception) -> ModelRejected:
-    """Return what became of a check that a library ended in a way nobody foresaw."""
+def _unforeseen(error: Exception, check: str) -> ModelRejected:
+    """Log what a library ended a check with in a way nobody foresaw, and return what is told of it."""
     if is_out_of_memory(error):
-        hint = "Use a worker with more memory, or a smaller model."
-        return ModelRejected("out_of_memory", f"memory ran out: {error}", hint=hint)
+        # No traceback: it would be made of what has no room.
+        log.error("check.out_of_memory", check=check, error=f"{type(error).__name__}: {first_line(error)}")
+        hint = "Use a worker with more memory, a smaller model, or a smaller preprocessing.resize and crop."
+        return ModelRejected("out_of_memory", f"memory ran out in the check {check}", hint=hint)
+    log.exception("check.crashed", check=check)
     return ModelRejected(
         "check_failed",
-        f"the check ended with {type(error).__name__}: {error}",
+        f"the check ended with {type(error).__name__}: {first_line(error)}",
         hint="The library cannot handle the file or the architecture: try another, or see the worker's log.",
     )
 

@@ -7,7 +7,8 @@ import json
 import pickle
 import struct
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -16,9 +17,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from app.domain.errors import ModelRejected
+from app.domain.safetensors_header import NotSafetensors, SafetensorsHeader
+from workers.extract.memory import is_out_of_memory
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 TORCH_MAGICS = (b"PK\x03\x04", b"\x80")
+PICKLE_MAGICS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+_BLOCK = 1 << 16
+_SAVE = "Save the tensors alone: safetensors.torch.save_file(model.state_dict(), 'model.safetensors')."
+_RESAVE = (
+    "Re-save it: safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors'). "
+    "A state dict as it is may come from a Hub repository (type timm or transformers) or a wheel (type package)."
+)
+_RESAVE_KERAS = "Save its tensors by safetensors.torch.save_file, under the architecture's own names."
+_FETCH_AGAIN = "Copy or upload the whole file again, and state the SHA-256 of the whole one."
 
 Tensors = dict[str, torch.Tensor]
 
@@ -43,9 +56,28 @@ def rewrite(original: Path, target: Path, *, only_safetensors: bool) -> None:
     elif not is_safetensors and head.startswith(TORCH_MAGICS):
         tensors = _read_torch(original)
     else:
-        tensors = read(original)
+        tensors = _read_safetensors(original, head)
     # safetensors sorts by name; layouts that go by order need the order of the file.
     save_file(tensors, target, metadata={"order": json.dumps(list(tensors))})
+
+
+def _read_safetensors(original: Path, head: bytes) -> Tensors:
+    """Read a file that is to be one of safetensors, and say what it is where it is another."""
+    if head[8:9] != b"{":
+        if head.startswith(PICKLE_MAGICS):
+            raise _unsafe("it is a PyTorch pickle, not a safetensors file", _RESAVE)
+        if head.startswith(HDF5_MAGIC):
+            raise _unsafe("it is an HDF5 file, not a safetensors file", _RESAVE_KERAS)
+    header = SafetensorsHeader()
+    try:
+        with original.open("rb") as file:
+            while not header.is_complete and (block := file.read(_BLOCK)):
+                header.feed(block)
+        header.check(original.stat().st_size)
+    except NotSafetensors as error:
+        hint = _FETCH_AGAIN if "truncated" in error.why else _SAVE
+        raise _unsafe(f"it is no whole safetensors file: {error.why}", hint) from error
+    return read(original)
 
 
 def read(path: Path) -> Tensors:
@@ -56,10 +88,21 @@ def read(path: Path) -> Tensors:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            names = json.loads((file.metadata() or {}).get("order", "null")) or list(file.keys())
-            return {name: file.get_tensor(name) for name in names}
+            return {name: file.get_tensor(name) for name in _ordered(file.keys(), file.metadata() or {})}
     except (SafetensorError, ValueError, TypeError) as error:
+        if is_out_of_memory(error):
+            raise
         raise _unsafe("it is not a safetensors file") from error
+
+
+def _ordered(names: Sequence[str], metadata: Mapping[str, str]) -> Sequence[str]:
+    """Return the names in the order that ``rewrite`` noted; in a file of others, the note may be anything."""
+    try:
+        order = json.loads(metadata.get("order", "null"))
+    except ValueError:
+        return names
+    is_complete = isinstance(order, list) and Counter(map(str, order)) == Counter(names)
+    return [str(name) for name in order] if is_complete else names
 
 
 def _read_torch(path: Path) -> Tensors:
@@ -68,6 +111,8 @@ def _read_torch(path: Path) -> Tensors:
             warnings.simplefilter("ignore")  # about pickle protocols: what cannot be read is refused below
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, struct.error, RuntimeError, EOFError, ValueError, LookupError) as error:
+        if is_out_of_memory(error):
+            raise
         raise _unsafe("reading it would need code to run, or it is damaged") from error
     if not isinstance(state, dict) or not state:
         raise _unsafe("it is not a mapping of names to tensors")
@@ -87,6 +132,8 @@ def _read_hdf5(path: Path) -> Tensors:
                 if not name.startswith("optimizer_weights/")
             }
     except (OSError, TypeError, KeyError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
         raise _unsafe("its datasets are not plain arrays") from error
 
 
@@ -105,10 +152,5 @@ def _datasets(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.D
             yield from _datasets(item, f"{prefix}{name}/")
 
 
-def _unsafe(reason: str) -> ModelRejected:
-    return ModelRejected(
-        "unsafe_weights",
-        f"the weights file was refused: {reason}",
-        param="source",
-        hint="Give a safetensors file, or a PyTorch state dict saved by torch.save(model.state_dict()).",
-    )
+def _unsafe(reason: str, hint: str = _SAVE) -> ModelRejected:
+    return ModelRejected("unsafe_weights", f"the weights file was refused: {reason}", param="source", hint=hint)

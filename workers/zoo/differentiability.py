@@ -14,6 +14,7 @@ from workers.extract.gradients import gradient_sketches, random_probes
 from workers.extract.memory import is_out_of_memory
 from workers.zoo import known_photos
 from workers.zoo.check_log import Finding
+from workers.zoo.library_errors import first_line
 from workers.zoo.network import Network
 
 _CLASSES = 10
@@ -36,7 +37,7 @@ def check_gradients(network: Network, finding: Finding, photos: Sequence[str] | 
         absent, wrong = _differentiate(network, photos)
     except RuntimeError as error:
         code = "out_of_memory" if is_out_of_memory(error) else "gradients_unsupported"
-        finding.warn(code, f"the loss of a fresh head cannot be differentiated: {error}", _LEAVE_OUT)
+        finding.warn(code, f"the loss of a fresh head cannot be differentiated: {first_line(error)}", _LEAVE_OUT)
         return False
     finding.figures = {"parameters": len(_trunk_parameters(network)), "unused": len(absent)}
     if wrong:

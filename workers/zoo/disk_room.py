@@ -21,9 +21,10 @@ def require_room(directory: Path, wanted: int) -> None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Tell whether a file could not be written for want of room, by the system's number or a library's words for it."""
+    """Tell whether a file could not be written for want of room, by the system's number or a program's words for it."""
     number = getattr(error, "errno", None)
-    if number in _FULL or any(f"(os error {full})" in str(error) for full in _FULL):
+    words = str(error)
+    if number in _FULL or any(f"(os error {full})" in words or f"[Errno {full}]" in words for full in _FULL):
         return True
     return error.__cause__ is not None and is_disk_full(error.__cause__)
 

@@ -1,18 +1,24 @@
 """Files from elsewhere, hashed and never trusted."""
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 import fsspec
-import httpx
+import structlog
 
 from app.domain.errors import ModelRejected
+from app.domain.model_sources import without_queries
 from workers.zoo.disk_room import is_disk_full
+from workers.zoo.http_download import download_http
+from workers.zoo.transfer import Transfer
+
+log = structlog.get_logger()
 
 CHUNK = 1 << 20
 _STATE_THE_HASH = "Check that the source serves the file you mean, then state its hash."
-TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 
 
 def file_sha256(path: Path) -> str:
@@ -37,36 +43,49 @@ def verify_sha256(path: Path, expected: str, what: str, param: str, hint: str = 
         )
 
 
-def download(uri: str, path: Path) -> None:
+def download(uri: str, path: Path, transfer: Transfer) -> None:
     """Write what ``uri`` holds to ``path``, in constant memory.
 
-    HTTP is read by httpx; every other scheme (``file``, ``s3``, ``gs``) by fsspec.
+    HTTP is read by httpx (``workers.zoo.http_download``); every other scheme (``file``, ``s3``, ``gs``) by fsspec.
 
     Raises:
-        ModelRejected: ``weights_unavailable``.
+        ModelRejected: ``weights_unavailable``, ``weights_unauthorized``, ``source_unavailable``, ``no_room_on_disk``.
+        TransferGivenUp: the file is not wanted any more.
         OSError: the disk is full (``workers.zoo.disk_room.is_disk_full``).
     """
+    if urlsplit(uri).scheme in {"http", "https"}:
+        download_http(uri, path, transfer)
+        return
     try:
-        if urlsplit(uri).scheme in {"http", "https"}:
-            _download_http(uri, path)
-        else:
-            with fsspec.open(uri, "rb") as remote, path.open("wb") as local:
-                while chunk := remote.read(CHUNK):
-                    local.write(chunk)
-    except (OSError, ValueError, ImportError, httpx.HTTPError, httpx.InvalidURL) as error:
+        with fsspec.open(uri, "rb") as remote:
+            transfer.write(blocks_of(remote), path, getattr(remote, "size", None))
+    except (OSError, ValueError, ImportError) as error:
         if is_disk_full(error):
             raise
-        raise ModelRejected(
-            "weights_unavailable",
-            f"{uri} could not be read: {error}",
-            param="source",
-            hint="Check the address and that the worker can reach it.",
-        ) from error
+        raise _unreadable(uri, error) from error
 
 
-def _download_http(uri: str, path: Path) -> None:
-    with httpx.stream("GET", uri, follow_redirects=True, timeout=TIMEOUT) as response:
-        response.raise_for_status()
-        with path.open("wb") as local:
-            for chunk in response.iter_bytes(CHUNK):
-                local.write(chunk)
+def _unreadable(uri: str, error: Exception) -> ModelRejected:
+    """Say in own words why fsspec could not read an address; what it said itself may show where its keys are."""
+    called = without_queries(uri)
+    log.warning("download.failed", uri=called, error=without_queries(f"{type(error).__name__}: {error}"))
+    code, hint = "weights_unavailable", "Check the address and that the worker can reach it."
+    if isinstance(error, FileNotFoundError):
+        reason = "there is no such file"
+    elif isinstance(error, PermissionError):
+        code, reason, hint = "weights_unauthorized", "the worker may not read it", "Give the workers the right to."
+    elif isinstance(error, ImportError):
+        reason = f"this worker lacks the package that reads {urlsplit(uri).scheme}://"
+        hint = "Install fsspec's package for it beside the workers, or use http(s)://, s3:// or an upload."
+    elif isinstance(error, OSError):
+        reason = "its store does not answer as it should"
+        hint += " Its log has the details."
+    else:
+        reason, hint = "this is no address that can be read", "Write file://, http(s):// or s3://."
+    return ModelRejected(code, f"{called} could not be read: {reason}", param="source", hint=hint)
+
+
+def blocks_of(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the rest of a file in blocks."""
+    while block := file.read(CHUNK):
+        yield block

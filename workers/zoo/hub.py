@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
+import structlog
 from huggingface_hub import HfApi, constants, hf_hub_url, metadata_load, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -25,15 +26,19 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
     RevisionResolutionError,
 )
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_exponential
 
 from app.domain.errors import ModelRejected
+from workers.zoo.asking_again import asked_again, is_passing_status
 from workers.zoo.disk_room import is_disk_full, require_room
 from workers.zoo.download import verify_sha256
+from workers.zoo.hub_session import pause, requests_of
+from workers.zoo.transfer import Transfer
+
+log = structlog.get_logger()
 
 TIMEOUT_SECONDS = 10.0
-PATIENCE_SECONDS = 30.0
-"""After this long no further try is begun."""
+PAGES = "https://huggingface.co"
+"""Where a repository's page is, whichever mirror serves its files: a licence is stated there."""
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -68,8 +73,8 @@ class Repository:
 
     @property
     def page(self) -> str:
-        """The address of its page."""
-        return f"{_endpoint()}/{self.id}"
+        """The address of its page on the Hub itself: a mirror's is nobody's statement."""
+        return f"{PAGES}/{self.id}"
 
 
 def find_repository(repository: str, revision: str | None) -> Repository:
@@ -110,12 +115,12 @@ def _card(stated: dict[str, Any] | None) -> tuple[str, tuple[str, ...]]:
     return str(name or ""), tuple(map(str, datasets))
 
 
-def fetch_weights(repository: Repository, directory: Path, name: str | None = None) -> Path:
-    """Bring the file of all tensors into ``directory``.
+def fetch_weights(repository: Repository, transfer: Transfer, name: str | None = None) -> Path:
+    """Bring the file of all tensors into the transfer's directory.
 
     Args:
         repository: whose commit counts.
-        directory: has room for the file and its rewritten copy, or the file is refused.
+        transfer: its directory has room for the file and its rewritten copy, or the file is refused.
         name: the file; without it, the first of ``WEIGHTS`` that is there.
 
     Raises:
@@ -124,8 +129,9 @@ def fetch_weights(repository: Repository, directory: Path, name: str | None = No
     if not repository.online:
         return _fetch_cached(repository, [name] if name else WEIGHTS)
     name = name or _weights_name(repository)
-    require_room(directory, 2 * (repository.sizes.get(name) or 0))
-    path = _download(repository, name, directory)
+    require_room(transfer.directory, 2 * (repository.sizes.get(name) or 0))
+    with requests_of(transfer):
+        path = _download(repository, name, transfer.directory)
     if name in repository.hashes:
         hint = "It was damaged on its way, by a mirror or a proxy: try again, or another HF_ENDPOINT."
         verify_sha256(path, repository.hashes[name], f"{name} of {repository.id}", "source.id", hint)
@@ -213,25 +219,18 @@ def _is_offline() -> bool:
 
 
 def _ask(called: str, question: Callable[[], _Answer]) -> _Answer:
-    """Return the Hub's answer, asking again a few times while it is only for now that there is none."""
-    tries = Retrying(
-        retry=retry_if_exception(_is_passing),
-        stop=stop_after_attempt(4) | stop_after_delay(PATIENCE_SECONDS),
-        wait=wait_exponential(max=PATIENCE_SECONDS / 4),
-        reraise=True,
-    )
+    """Return the Hub's answer, asking again while it is only for now that there is none."""
     try:
-        return tries(question)
+        return asked_again(question, is_passing=_is_passing, retry_after=_retry_after, pause=pause)
     except (OSError, ValueError, EntryNotFoundError, RevisionResolutionError, httpx2.HTTPError) as error:
         raise _told(error, called) from error
 
 
 def _is_passing(error: BaseException) -> bool:
     """Tell whether the same request may succeed a little later."""
-    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
-        return _is_passing(error.__cause__)  # the client found nothing in its cache after the Hub had failed
+    error = _cause(error)
     if isinstance(error, HfHubHTTPError):
-        return error.response.status_code == 429 or error.response.status_code >= 500
+        return is_passing_status(error.response.status_code)
     if isinstance(error, OfflineModeIsEnabled) or is_disk_full(error):
         return False
     return isinstance(error, (httpx2.TransportError, ConnectionError, TimeoutError)) or "Consistency check" in str(
@@ -239,11 +238,22 @@ def _is_passing(error: BaseException) -> bool:
     )
 
 
+def _retry_after(error: BaseException) -> str | None:
+    cause = _cause(error)
+    return cause.response.headers.get("retry-after") if isinstance(cause, HfHubHTTPError) else None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what the client met before it found nothing in its own cache."""
+    return error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None else error
+
+
 def _told(error: Exception, called: str) -> ModelRejected:
     """Say what a failure of the client means to who registered the model."""
     if is_disk_full(error):
         raise error  # told for all sources alike
-    cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None else error
+    cause = _cause(error)
+    log.warning("hub.failed", about=called, error=f"{type(cause).__name__}: {cause}")
     status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
     if isinstance(cause, (OfflineModeIsEnabled, RevisionResolutionError)):
         return _offline(called)
@@ -261,17 +271,19 @@ def _told(error: Exception, called: str) -> ModelRejected:
     if isinstance(cause, EntryNotFoundError):
         return _unavailable(f"the Hub has no file {called}", "Check that it is a PyTorch model.", "source.id")
     if isinstance(cause, FileMetadataError):
-        hint = "Check HF_ENDPOINT and the proxy: the answer was none of a Hub's."
-        return _unavailable(f"{called} could not be found: {cause}", hint, "source.id")
+        hint = "Check HF_ENDPOINT and the proxy."
+        return _unavailable(f"{called} could not be found: what answers is no Hub", hint, "source.id")
     if _is_passing(cause):
-        reason = f"status {status}" if status else f"{type(cause).__name__}: {cause}"
+        reason = f"it answers with status {status}" if status else "no connection, or no answer in time"
         return ModelRejected(
             "hub_unavailable",
-            f"the Hub did not answer about {called}: {reason}",
+            f"the Hub cannot be asked about {called}: {reason}",
             param="source.id",
             hint="Try again later; behind a firewall, set HF_ENDPOINT to a mirror.",
         )
-    return _unavailable(f"{called} could not be read: {cause}", "Check the name and the Hub's page.", "source.id")
+    reason = f"the Hub answers with status {status}" if status else f"the Hub's client failed ({type(cause).__name__})"
+    hint = "Check the name and the Hub's page; the worker's log has the details."
+    return _unavailable(f"{called} could not be read: {reason}", hint, "source.id")
 
 
 def _unavailable(message: str, hint: str, param: str) -> ModelRejected:

@@ -3,7 +3,7 @@
 Keras keeps convolution kernels as height, width, in, out (HWIO), PyTorch as out, in, height, width (OIHW).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
@@ -13,6 +13,17 @@ from workers.zoo.containers import Tensors
 
 COUNTER = "num_batches_tracked"
 """BatchNorm's step counter: it changes nothing at inference and older files lack it."""
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""What ``DataParallel`` and ``torch.compile`` put before the names of the network inside them."""
+
+REAL_NUMBERS = frozenset(
+    {
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+        *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
+    }
+)
+"""Types whose numbers are the weights themselves, whatever was lost when they were rounded to them."""
 
 KERAS_BATCH_NORM = {
     "gamma": "weight",
@@ -34,7 +45,8 @@ def native_state(tensors: Tensors, expected: Mapping[str, torch.Tensor], state_f
         state_format: how the file names them.
 
     Raises:
-        ModelRejected: ``weights_mismatch`` with the missing, the unexpected and the differently shaped names.
+        ModelRejected: ``weights_mismatch`` with the missing, the unexpected, the differently shaped names and those
+            of a type that is no floating-point number where the architecture has one.
     """
     if state_format == "by_order":
         state = _by_order(tensors, expected)
@@ -43,12 +55,56 @@ def native_state(tensors: Tensors, expected: Mapping[str, torch.Tensor], state_f
     elif state_format == "keras_hed_vgg16":
         state = _keras_hed_vgg16(tensors)
     else:
-        state = dict(tensors)
+        prefix = foreign_prefix(tensors, expected)
+        state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     for name, tensor in expected.items():
         if name.endswith(COUNTER):
             state.setdefault(name, torch.zeros((), dtype=tensor.dtype))
-    _refuse_differences(state, expected)
+    _refuse_differences(state, expected, _fitting_prefix(tensors, expected))
+    refuse_types(state, expected)
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
+def foreign_prefix(names: Collection[str], expected: Collection[str]) -> str:
+    """Return what all names of a file begin with and the architecture's do not, ``""`` where there is nothing such.
+
+    A network that was saved inside another has its names behind the other's. The prefix is one without which the names
+    are exactly the architecture's own.
+
+    Args:
+        names: of a file.
+        expected: of the architecture; its step counters may be missing in the file.
+    """
+    needed = {name for name in expected if not name.endswith(COUNTER)}
+    prefix = _fitting_prefix(names, expected)
+    return prefix if needed <= {name.removeprefix(prefix) for name in names} <= set(expected) else ""
+
+
+def wrapper_prefix(names: Collection[str]) -> str:
+    """Return what ``DataParallel`` or ``torch.compile`` put before all names: no architecture has such names itself."""
+    prefix, shared = "", _shared_prefix(names)
+    while found := next((one for one in WRAPPERS if shared.startswith(prefix + one)), ""):
+        prefix += found
+    return prefix
+
+
+def low_precision(tensors: Tensors) -> list[str]:
+    """Return the names of the floating-point tensors with fewer than 16 bits a number."""
+    return [name for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.dtype.itemsize < 2]
+
+
+def _fitting_prefix(names: Collection[str], expected: Collection[str]) -> str:
+    """Return the shared prefix without which the most names are the architecture's own, if it is more than with it."""
+    shared, own = _shared_prefix(names), set(expected)
+    cuts = [shared[: at + 1] for at, letter in enumerate(shared) if letter == "."]
+    return max(["", *cuts], key=lambda cut: sum(name.removeprefix(cut) in own for name in names))
+
+
+def _shared_prefix(names: Collection[str]) -> str:
+    """Return what all names begin with, up to a dot."""
+    first, last = min(names, default=""), max(names, default="")  # what these two share, all share
+    length = next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    return first[: first.rfind(".", 0, length) + 1]
 
 
 def _by_order(tensors: Tensors, expected: Mapping[str, torch.Tensor]) -> Tensors:
@@ -113,7 +169,7 @@ def _kernel(tensor: torch.Tensor, *, depthwise: bool) -> torch.Tensor:
     return tensor.permute(axes).contiguous()
 
 
-def _refuse_differences(state: Tensors, expected: Mapping[str, torch.Tensor]) -> None:
+def _refuse_differences(state: Tensors, expected: Mapping[str, torch.Tensor], prefix: str) -> None:
     differences = {
         "missing": [name for name in expected if name not in state],
         "unexpected": [name for name in state if name not in expected],
@@ -124,23 +180,68 @@ def _refuse_differences(state: Tensors, expected: Mapping[str, torch.Tensor]) ->
         ],
     }
     if any(differences.values()):
-        raise weights_mismatch(differences)
+        raise weights_mismatch(differences, prefix)
 
 
-def weights_mismatch(differences: Mapping[str, Sequence[str]]) -> ModelRejected:
-    """Return the error of weights that do not fit an architecture; ``differences`` lists names by what is wrong."""
-    found = [f"{len(names)} {kind}: {_shortened(names)}" for kind, names in differences.items() if names]
-    return _mismatch("; ".join(found))
+def refuse_types(state: Tensors, expected: Mapping[str, torch.Tensor]) -> None:
+    """Refuse whole numbers for real ones, and the other way round: what they were scaled by is not known here.
+
+    Args:
+        state: tensors of a file, named as the architecture names them; others are not looked at.
+        expected: the architecture's own state, whose types count.
+
+    Raises:
+        ModelRejected: ``weights_mismatch`` with names and types.
+    """
+    wrong = [
+        f"{name} {_called(state[name].dtype)} for {_called(tensor.dtype)}"
+        for name, tensor in expected.items()
+        if name in state and not name.endswith(COUNTER) and not _can_become(state[name].dtype, tensor.dtype)
+    ]
+    if wrong:
+        raise ModelRejected(
+            "weights_mismatch",
+            f"the weights do not fit the architecture: {len(wrong)} of another type: {_shortened(wrong)}",
+            param="source",
+            hint="Save the weights as they were before they were quantised, in float32, float16 or bfloat16.",
+        )
+
+
+def _can_become(given: torch.dtype, wanted: torch.dtype) -> bool:
+    if wanted.is_floating_point:
+        return given in REAL_NUMBERS
+    return given == wanted or not (given.is_floating_point or given.is_complex)
+
+
+def _called(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def weights_mismatch(differences: Mapping[str, Sequence[str]], prefix: str = "") -> ModelRejected:
+    """Return the error of weights that do not fit an architecture.
+
+    Args:
+        differences: names by what is wrong with them.
+        prefix: what all names of the file begin with and the architecture's do not.
+    """
+    found = "; ".join(f"{len(names)} {kind}: {_shortened(names)}" for kind, names in differences.items() if names)
+    if not prefix:
+        return _mismatch(found)
+    hint = f"All names in the file begin with {prefix!r}, and the architecture's do not; without it more of them fit, "
+    hint += "but not all. Save the inner network alone, and check the architecture and head.num_classes."
+    return _mismatch(found, hint)
 
 
 def _shortened(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
-def _mismatch(difference: str) -> ModelRejected:
+def _mismatch(
+    difference: str, hint: str = "Check the architecture, head.num_classes and state_format."
+) -> ModelRejected:
     return ModelRejected(
         "weights_mismatch",
         f"the weights do not fit the architecture: {difference}",
         param="architecture",
-        hint="Check the architecture, head.num_classes and state_format.",
+        hint=hint,
     )

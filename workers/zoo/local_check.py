@@ -20,6 +20,8 @@ from app.domain.errors import ForetuneError, ModelRejected
 from app.manifest import read_row
 from app.storage.objects import Objects
 from workers.zoo.admission import Check, admit
+from workers.zoo.library_errors import first_line
+from workers.zoo.transfer import Supervision
 from workers.zoo.weights_cache import WeightsCache
 
 log = structlog.get_logger()
@@ -51,16 +53,17 @@ def _check(data: dict[str, Any], cache: Path, settings: Settings, device: torch.
         admission = admit(
             read_row(data)[0],
             WeightsCache(cache, settings.weights_cache_bytes),
-            objects=Objects(settings.objects_url),
+            objects=Objects(settings.objects_url, settings.s3),
             device=device,
             on_start=lambda check: tell("start", check=check),
             on_check=tell_check,
+            supervision=Supervision.of(settings),
         )
     except ForetuneError as error:
         tell("end", facts=None, error=error.as_dict())
     except Exception as error:  # one model's failure is not the next one's
         log.exception("check.crashed", model=name)
-        told = f"The checks ended with {type(error).__name__}: {error}"
+        told = f"The checks ended with {type(error).__name__}: {first_line(error)}"
         tell("end", facts=None, error=ModelRejected("internal_error", told, hint="See what was printed.").as_dict())
     else:
         tell("end", facts=admission.facts | {"resolved": admission.spec.as_dict()}, error=None)

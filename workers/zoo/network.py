@@ -13,16 +13,23 @@ from app.domain.errors import ModelRejected
 from app.domain.model_spec import ModelSpec
 from workers.zoo.architectures import build_with, split
 from workers.zoo.containers import read
+from workers.zoo.labels import names_classes
 from workers.zoo.preprocessing import Preprocessor
 
 
 class Network(nn.Module):
-    """A trunk, its classifier where it has one, and the preprocessing both expect; always in eval mode."""
+    """A trunk, its classifier where it has one, and the preprocessing both expect; always in eval mode.
 
-    def __init__(self, trunk: nn.Module, head: nn.Module | None, preprocess: Preprocessor) -> None:
+    ``projection`` stands in a classifier's place where the outputs are no classes: nothing but admission looks at it.
+    """
+
+    def __init__(
+        self, trunk: nn.Module, head: nn.Module | None, preprocess: Preprocessor, projection: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.trunk = trunk
         self.head = head
+        self.projection = projection
         self.preprocess = preprocess
         self.eval()
 
@@ -80,8 +87,9 @@ def load_network(spec: ModelSpec, weights: Path, device: torch.device | str = "c
             hint="State resize, crop, interpolation, mean and std as in the network's training.",
         )
     module = build_with(spec, read(weights))
-    trunk, head = split(module, spec)
-    network = Network(trunk, head, Preprocessor(spec.preprocessing))
+    trunk, last = split(module, spec)
+    head, projection = (last, None) if names_classes(spec.head) else (None, last)
+    network = Network(trunk, head, Preprocessor(spec.preprocessing), projection)
     network.requires_grad_(False).to(device)
     for part in network.modules():
         if isinstance(part, nn.Conv2d):

@@ -11,7 +11,10 @@ from typing import Any, Protocol
 
 from app.domain.errors import ModelRejected
 from app.domain.model_sources import PluginSource
+from workers.zoo.disk_room import is_disk_full
 from workers.zoo.download import verify_sha256
+from workers.zoo.library_errors import first_line
+from workers.zoo.transfer import Transfer
 
 GROUP = "foretune.sources"
 
@@ -60,18 +63,20 @@ def find_plugin(name: str) -> SourcePlugin:
     return plugin  # type: ignore[no-any-return]
 
 
-def fetch_by_plugin(source: PluginSource, directory: Path) -> Path:
-    """Have the plug-in bring the file into ``directory``; its hash is verified where it is stated.
+def fetch_by_plugin(source: PluginSource, transfer: Transfer) -> Path:
+    """Have the plug-in bring the file into the transfer's directory; its hash is verified where it is stated.
 
     Raises:
         ModelRejected: ``unknown_plugin``, ``plugin_failed``, ``weights_hash_mismatch``.
     """
     plugin = find_plugin(source.plugin)
     try:
-        path = Path(plugin.fetch(dict(source.options), directory))
+        path = Path(plugin.fetch(dict(source.options), transfer.directory))
     except ModelRejected:
         raise
     except Exception as error:
+        if is_disk_full(error):
+            raise
         raise _failed(source.plugin, "could not fetch the weights", error) from error
     if not path.is_file():
         raise _failed(source.plugin, f"returned {path}, which is no file")
@@ -98,6 +103,6 @@ def described_by_plugin(source: PluginSource) -> dict[str, Any]:
 
 
 def _failed(name: str, what: str, error: Exception | None = None) -> ModelRejected:
-    reason = "" if error is None else f": {type(error).__name__}: {error}"
+    reason = "" if error is None else f": {type(error).__name__}: {first_line(error)}"
     hint = "See the plug-in's documentation, and source.options."
     return ModelRejected("plugin_failed", f"the plug-in {name} {what}{reason}", param="source.plugin", hint=hint)

@@ -1,28 +1,38 @@
 """From what an admin stated to everything that its source states: pinned, and complete."""
 
 import dataclasses
+import tempfile
+from collections.abc import Callable
 from dataclasses import MISSING
+from pathlib import Path
 from typing import Any
 
 from app.domain.errors import BadRequest, ModelRejected
 from app.domain.model_sources import PluginSource, TimmSource, TorchvisionSource, TransformersSource
 from app.domain.model_spec import ModelSpec
 from workers.zoo.hub import find_repository
+from workers.zoo.hub_session import requests_of
 from workers.zoo.plugin import described_by_plugin
 from workers.zoo.timm_hub import find_timm, resolve_timm
 from workers.zoo.torchvision_entry import resolve as resolve_torchvision
+from workers.zoo.transfer import NEVER_STOPPED, Supervision, Transfer
 from workers.zoo.transformers_hub import resolve_transformers
 
 _NEVER_BY_SOURCE = {"name", "source", "notes"}
 
 
-def pin(spec: ModelSpec) -> ModelSpec:
+def pin(spec: ModelSpec, supervision: Supervision = NEVER_STOPPED) -> ModelSpec:
     """Return the specification with its source at a commit, where it names a branch or a tag of a repository.
 
     Raises:
         ModelRejected: ``weights_unavailable``, ``weights_unauthorized``, ``hub_unavailable``,
-            ``unknown_weights_entry``.
+            ``unknown_weights_entry``, ``source_too_slow``.
+        Interrupted: the work is to stop.
     """
+    return _asked(supervision, lambda: _pinned(spec))
+
+
+def _pinned(spec: ModelSpec) -> ModelSpec:
     source = spec.source
     if isinstance(source, TransformersSource):
         commit = find_repository(source.id, source.revision).commit
@@ -32,17 +42,35 @@ def pin(spec: ModelSpec) -> ModelSpec:
     return spec
 
 
-def resolve(spec: ModelSpec, sha256: str) -> ModelSpec:
+def resolve(spec: ModelSpec, sha256: str, supervision: Supervision = NEVER_STOPPED) -> ModelSpec:
     """Return the specification with all that its source states; what the specification states itself stays.
 
     Args:
         spec: as ``pin`` returns it.
         sha256: hash of the original weights file, which pins the source.
+        supervision: limits the time that the source is waited for, and ends it when the work is to stop.
 
     Raises:
         ModelRejected: ``unknown_weights_entry``, ``invalid_hub_config``, ``remote_code``, ``unknown_architecture``,
-            ``incomplete_preprocessing``, ``unknown_plugin``, ``plugin_failed``; what the Hub may answer.
+            ``incomplete_preprocessing``, ``unknown_plugin``, ``plugin_failed``, ``source_too_slow``; what the Hub may
+            answer.
+        Interrupted: the work is to stop.
     """
+    return _asked(supervision, lambda: _resolved(spec, sha256))
+
+
+def _asked(supervision: Supervision, question: Callable[[], ModelSpec]) -> ModelSpec:
+    """Return what a source answers, which takes no more than the patience of a fetch: little has to come."""
+
+    def ask(transfer: Transfer) -> ModelSpec:
+        with requests_of(transfer):
+            return question()
+
+    with tempfile.TemporaryDirectory() as folder:
+        return supervision.run(ask, Path(folder))
+
+
+def _resolved(spec: ModelSpec, sha256: str) -> ModelSpec:
     source = spec.source
     if isinstance(source, TorchvisionSource):
         return resolve_torchvision(spec, sha256)

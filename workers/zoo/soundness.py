@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from app.domain.errors import ModelRejected
 from app.domain.model_spec import ModelSpec
+from workers.extract.memory import is_out_of_memory
+from workers.zoo.library_errors import first_line
 from workers.zoo.network import Network
 
 SAME_PHOTOS = 1e-6
@@ -70,11 +72,14 @@ def check_forward(network: Network, module: nn.Module, batch_BCHW: Tensor) -> st
     try:
         features_BD, logits_BZ = _pass(network, batch_BCHW)
         with torch.inference_mode():
+            outputs_BZ = features_BD if network.projection is None else network.projection(features_BD)
             own_BZ = module.eval()(batch_BCHW[:1])
     except (RuntimeError, AssertionError, ValueError, TypeError, AttributeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelRejected(
             "forward_failed",
-            f"the network cannot process images of {tuple(batch_BCHW.shape[1:])}: {error}",
+            f"the network cannot process images of {tuple(batch_BCHW.shape[1:])}: {first_line(error)}",
             param="preprocessing.crop",
             hint="Give the input size that the architecture is built for.",
         ) from error
@@ -85,7 +90,7 @@ def check_forward(network: Network, module: nn.Module, batch_BCHW: Tensor) -> st
             param="architecture",
             hint="Use an architecture that pools its last feature map.",
         )
-    outputs_BZ = features_BD if logits_BZ is None else logits_BZ
+    outputs_BZ = outputs_BZ if logits_BZ is None else logits_BZ
     if not (torch.isfinite(features_BD).all() and torch.isfinite(outputs_BZ).all()):
         raise ModelRejected(
             "non_finite_features",
@@ -107,7 +112,8 @@ def check_forward(network: Network, module: nn.Module, batch_BCHW: Tensor) -> st
             param="architecture",
             hint="Use an architecture whose last step is one classifier on pooled features.",
         )
-    classes = "no head" if logits_BZ is None else f"{logits_BZ.shape[1]} source classes"
+    without = "no head" if network.projection is None else "a projection that names no classes"
+    classes = without if logits_BZ is None else f"{logits_BZ.shape[1]} source classes"
     return f"{features_BD.shape[1]} features, {classes}, all finite on {len(features_BD)} photos"
 
 

@@ -19,9 +19,11 @@ from app.domain.model_sources import HUB_PREFIX, TimmSource
 from app.domain.model_spec import Head, ModelSpec, Preprocessing
 from workers.zoo.download import download, verify_sha256
 from workers.zoo.hub import CONFIG, Repository, fetch_json, fetch_weights, find_repository
-from workers.zoo.labels import label_set
+from workers.zoo.labels import label_set, timm_label_set
+from workers.zoo.library_errors import first_line
 from workers.zoo.licenses import spdx
 from workers.zoo.pretraining_tags import pretraining_of
+from workers.zoo.transfer import Transfer
 
 _NAMED_BY_HASH = re.compile(r".*-([0-9a-f]{8,64})\.[a-z.]+")
 _MOVED = "The file of this revision is another one than when the hash was stated: state both anew."
@@ -78,8 +80,8 @@ def find_timm(source: TimmSource) -> Repository | None:
     return find_repository(repository, source.revision or revision or None)
 
 
-def fetch_timm(source: TimmSource, directory: Path) -> Path:
-    """Bring the weights file into ``directory``, its hash verified where it is stated.
+def fetch_timm(source: TimmSource, transfer: Transfer) -> Path:
+    """Bring the weights file into the transfer's directory, its hash verified where it is stated.
 
     Raises:
         ModelRejected: as ``workers.zoo.hub``; ``weights_hash_mismatch``, ``unknown_weights_entry``.
@@ -88,9 +90,9 @@ def fetch_timm(source: TimmSource, directory: Path) -> Path:
     if repository is not None:
         config = None if source.id.startswith(HUB_PREFIX) else registered(source)
         name = config.hf_hub_filename if config is not None else None
-        path = fetch_weights(repository, directory, _safe_name(name, repository))
+        path = fetch_weights(repository, transfer, _safe_name(name, repository))
     else:
-        path = _download(str(registered(source).url), directory)
+        path = _download(str(registered(source).url), transfer)
     if source.sha256 is not None:
         verify_sha256(path, source.sha256, f"the weights file of {source.id}", "source.sha256", _MOVED)
     return path
@@ -125,7 +127,7 @@ def resolve_timm(spec: ModelSpec, source: TimmSource, sha256: str) -> ModelSpec:
         arguments=spec.arguments or config.arguments,
         license=spec.license or spdx(str(pretrained.get("license") or license_ or "")),
         preprocessing=spec.preprocessing or preprocessing_of(pretrained),
-        head=spec.head or _head(pretrained),
+        head=spec.head or _head(pretrained, config.architecture, tag),
         pretraining=spec.pretraining or pretraining_of(str(pretrained.get("tag") or tag)),
         homepage=spec.homepage or page or _page(pretrained),
     )
@@ -184,7 +186,7 @@ def preprocessing_of(pretrained: Mapping[str, Any]) -> Preprocessing:
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise ModelRejected(
             "incomplete_preprocessing",
-            f"timm's transform cannot be said in a specification: {error}",
+            f"timm's transform cannot be said in a specification: {first_line(error)}",
             param="preprocessing",
             hint="State the preprocessing in the specification.",
         ) from error
@@ -201,11 +203,13 @@ def _interpolation(name: str) -> Any:
     return name
 
 
-def _head(pretrained: Mapping[str, Any]) -> Head | None:
+def _head(pretrained: Mapping[str, Any], architecture: str, tag: str) -> Head | None:
     classes = pretrained.get("num_classes")
     if not isinstance(classes, int) or classes < 1:
         return None
-    return Head(num_classes=classes, label_set=label_set(classes, str(pretrained.get("tag") or "")))
+    if pretrained.get("label_names"):
+        return Head(num_classes=classes, label_set=label_set(classes))
+    return Head(num_classes=classes, label_set=timm_label_set(classes, architecture, str(pretrained.get("tag") or tag)))
 
 
 def _page(pretrained: Mapping[str, Any]) -> str | None:
@@ -222,10 +226,10 @@ def _safe_name(name: str | None, repository: Repository) -> str | None:
     return safe if safe in repository.sizes else name
 
 
-def _download(url: str, directory: Path) -> Path:
+def _download(url: str, transfer: Transfer) -> Path:
     """Download a file, checked against the hash that its name ends in, as timm's and torch's own names do."""
-    path = directory / Path(urlsplit(url).path).name
-    download(url, path)
+    path = transfer.directory / Path(urlsplit(url).path).name
+    download(url, path, transfer)
     if named := _NAMED_BY_HASH.fullmatch(path.name):
         verify_sha256(path, named[1], path.name, "source.id")
     return path

@@ -12,6 +12,7 @@ from torchvision.transforms import InterpolationMode
 from app.domain.errors import ModelRejected
 from app.domain.model_spec import Head, Interpolation, ModelSpec, Preprocessing, Pretraining, TorchvisionSource
 from workers.zoo.download import download, verify_sha256
+from workers.zoo.transfer import Transfer
 
 MIRROR = "FORETUNE_TORCHVISION_MIRROR"
 """Environment variable: the URL of a folder that holds torchvision's weights files under their own names."""
@@ -46,17 +47,18 @@ def find_entry(entry: str) -> WeightsEnum:
     return weights
 
 
-def fetch_entry(source: TorchvisionSource, directory: Path) -> Path:
+def fetch_entry(source: TorchvisionSource, transfer: Transfer) -> Path:
     """Download the weights file, checked against the hash in its name and, where pinned, against all of it.
 
     Raises:
-        ModelRejected: ``unknown_weights_entry``, ``weights_unavailable``, ``weights_hash_mismatch``.
+        ModelRejected: ``unknown_weights_entry``, ``weights_unavailable``, ``weights_hash_mismatch``,
+            ``no_room_on_disk``.
     """
     url = find_entry(source.entry).url
     name = Path(urlsplit(url).path).name
     mirror = os.environ.get(MIRROR)
-    path = directory / name
-    download(f"{mirror.rstrip('/')}/{name}" if mirror else url, path)
+    path = transfer.directory / name
+    download(f"{mirror.rstrip('/')}/{name}" if mirror else url, path, transfer)
     verify_sha256(path, name.rpartition("-")[2].removesuffix(".pth"), name, "source.entry")
     if source.sha256 is not None:
         verify_sha256(path, source.sha256, name, "source.sha256")

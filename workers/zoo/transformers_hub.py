@@ -13,22 +13,27 @@ from workers.zoo.download import verify_sha256
 from workers.zoo.hub import CONFIG, fetch_json, fetch_weights, find_repository
 from workers.zoo.labels import label_set
 from workers.zoo.licenses import spdx
+from workers.zoo.transfer import Transfer
 
 PREPROCESSOR = "preprocessor_config.json"
 PROCESSOR = "processor_config.json"
 
 _METHODS = {"dinov2": "dinov2", "dinov2_with_registers": "dinov2"}
 _METHODS |= {"clip_vision_model": "image-text", "siglip_vision_model": "image-text"}
+_METHODS |= {"clip": "image-text, fine-tuned", "siglip": "image-text, fine-tuned"}
+_TIMM_HAS = {"DeiTForImageClassificationWithTeacher": "deit_tiny_distilled_patch16_224.fb_in1k, or small, or base"}
+"""Networks that are not built here, and the same ones of timm."""
+
 _MOVED = "The file of this revision is another one than when the hash was stated: state both anew."
 
 
-def fetch_transformers(source: TransformersSource, directory: Path) -> Path:
-    """Bring the weights file into ``directory``, its hash verified where it is stated.
+def fetch_transformers(source: TransformersSource, transfer: Transfer) -> Path:
+    """Bring the weights file into the transfer's directory, its hash verified where it is stated.
 
     Raises:
         ModelRejected: as ``workers.zoo.hub``; ``weights_hash_mismatch``.
     """
-    path = fetch_weights(find_repository(source.id, source.revision), directory)
+    path = fetch_weights(find_repository(source.id, source.revision), transfer)
     if source.sha256 is not None:
         verify_sha256(path, source.sha256, f"the weights file of {source.id}", "source.sha256", _MOVED)
     return path
@@ -77,18 +82,21 @@ def _architecture(config: Mapping[str, Any] | None, called: str) -> tuple[str, d
     from workers.zoo.transformers_network import KINDS, TOWERS, arguments_of, unknown
 
     config = config or {}
-    model_type = str(config.get("model_type"))
+    model_type, name = str(config.get("model_type")), str((config.get("architectures") or [""])[0])
+    labels = config.get("id2label")
+    count = len(labels) if isinstance(labels, Mapping) else int(config.get("num_labels") or 2)
     if model_type in TOWERS and isinstance(config.get("vision_config"), Mapping):
-        model_type, config = TOWERS[model_type], config["vision_config"]
+        is_classifier = name == KINDS[model_type].network
+        model_type, config = model_type if is_classifier else TOWERS[model_type], config["vision_config"]
     if model_type not in KINDS:
         raise unknown(called, f"its model_type is {config.get('model_type')!r}", "source.id")
-    kind, names = KINDS[model_type], config.get("architectures") or [""]
-    name = str(names[0])
+    kind = KINDS[model_type]
     if kind.classifier is None or name.endswith(("Model", "Backbone")):
         classes = None
     elif name == kind.network:
-        labels = config.get("id2label")
-        classes = len(labels) if isinstance(labels, Mapping) else int(config.get("num_labels") or 2)
+        classes = count
+    elif name in _TIMM_HAS:
+        raise unknown(called, f"{name} has two classifiers", "source.id", f"Register timm's: {_TIMM_HAS[name]}.")
     else:
         reason = f"it was saved as {name or 'nothing that it names'}, which is neither a classifier nor a backbone"
         raise unknown(called, reason, "source.id", f"Save it as {kind.network}.")

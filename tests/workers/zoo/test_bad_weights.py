@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import resource
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +15,11 @@ import torch
 from safetensors.torch import save, save_file
 
 from app.domain.errors import ModelRejected
-from app.domain.model_sources import SafetensorsSource, Source, TimmSource, UploadSource
+from app.domain.model_sources import PackageSource, SafetensorsSource, Source, TimmSource, UploadSource
 from app.storage.objects import Objects
 from tests.fixtures.hub import Hub
 from tests.fixtures.weights import file_source
+from tests.fixtures.wheels import write_wheel
 from workers.zoo.containers import read
 from workers.zoo.sources import cached_weights
 
@@ -125,22 +127,63 @@ def files_of_at_most(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.parametrize("kind", ["file", "hub", "upload"])
-def test_a_full_disk_is_told_and_nothing_is_left(hub: Hub, objects: Objects, tmp_path: Path, kind: str) -> None:
+@pytest.fixture
+def sources(hub: Hub, objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Source]:
+    """Return sources of the same weights, each of another kind."""
     path = tmp_path / "x.safetensors"
     path.write_bytes(WEIGHTS)
     hub.push("acme/tiny", {"model.safetensors": WEIGHTS})
     store(objects, WEIGHTS, SHA256)
-    sources: dict[str, Source] = {
+    wheel = write_wheel(tmp_path / "index", "tiny-weights", "1.2", {"x.safetensors": WEIGHTS})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    return {
         "file": file_source(path),
+        "http": SafetensorsSource(uri=f"{hub.url}/acme/tiny/resolve/main/model.safetensors", sha256=SHA256),
         "hub": TimmSource(id="hf-hub:acme/tiny"),
         "upload": UploadSource(sha256=SHA256),
+        "wheel": PackageSource(
+            package="tiny-weights",
+            version="1.2",
+            wheel_sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
+            member="x.safetensors",
+            member_sha256=SHA256,
+        ),
     }
+
+
+KINDS = ("file", "http", "hub", "upload", "wheel")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_disk_is_told_and_nothing_is_left(
+    sources: dict[str, Source], objects: Objects, tmp_path: Path, kind: str
+) -> None:
     with files_of_at_most(500_000):
         full = rejection(sources[kind], tmp_path / "cache", objects)
     assert full.code == "no_room_on_disk"
     assert str(tmp_path / "cache") in full.message
     assert cached_weights(sources[kind], tmp_path / "cache", objects).stem == SHA256
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_will_not_fit_with_its_rewritten_copy_is_not_begun(
+    sources: dict[str, Source], objects: Objects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    free = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free._replace(free=int(1.5 * len(WEIGHTS))))
+    full = rejection(sources[kind], tmp_path / "cache", objects)
+    assert full.code == "no_room_on_disk"
+    assert "0.00 GB are wanted" in full.message
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free._replace(free=int(2.5 * len(WEIGHTS))))
+    assert cached_weights(sources[kind], tmp_path / "cache", objects).stem == SHA256
+
+
+def test_a_file_that_says_it_is_larger_than_the_disk_is_not_begun(tmp_path: Path) -> None:
+    with (tmp_path / "x.safetensors").open("wb") as file:
+        file.truncate(1 << 43)  # it takes no room itself
+    source = SafetensorsSource(uri=(tmp_path / "x.safetensors").as_uri(), sha256=SHA256)
+    assert rejection(source, tmp_path / "cache").code == "no_room_on_disk"
 
 
 def test_a_disk_that_is_full_when_the_file_is_rewritten(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from app.domain.errors import ModelRejected
+from tests.workers.zoo.test_out_of_memory import at_most_memory
+from workers.extract.memory import is_out_of_memory
 from workers.zoo.containers import read, rewrite
 
 STATE = {"z": torch.arange(6.0).reshape(2, 3), "a": torch.ones(2, dtype=torch.float16), "n": torch.tensor(3)}
@@ -28,12 +30,16 @@ class Canary:
 
 
 def refuse(original: Path, *, only_safetensors: bool = False) -> str:
+    return refusal(original, only_safetensors=only_safetensors).message
+
+
+def refusal(original: Path, *, only_safetensors: bool = False) -> ModelRejected:
     target = original.with_suffix(".out")
     with pytest.raises(ModelRejected) as caught:
         rewrite(original, target, only_safetensors=only_safetensors)
     assert caught.value.code == "unsafe_weights"
     assert not target.exists()
-    return caught.value.message
+    return caught.value
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -44,6 +50,18 @@ def test_a_state_dict_keeps_names_order_values_and_types(tmp_path: Path, legacy:
     assert list(tensors) == ["z", "a", "n"]
     assert {name: tensor.dtype for name, tensor in tensors.items()} == {n: t.dtype for n, t in STATE.items()}
     torch.testing.assert_close(tensors, STATE)
+
+
+@pytest.mark.parametrize(
+    "order",
+    ['["a"]', "[]", '["a", "a", "n"]', '["a", "z", "n", "more"]', '{"a": 0, "z": 1, "n": 2}', "3", "descending", "[1]"],
+)
+def test_every_tensor_counts_whatever_a_foreign_file_says_of_their_order(tmp_path: Path, order: str) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file(STATE, path, metadata={"order": order})
+    torch.testing.assert_close(dict(sorted(read(path).items())), dict(sorted(STATE.items())))
+    rewrite(path, tmp_path / "y.safetensors", only_safetensors=True)
+    assert set(read(tmp_path / "y.safetensors")) == set(STATE)
 
 
 def test_tensors_that_share_memory_are_kept_apart(tmp_path: Path) -> None:
@@ -89,8 +107,17 @@ def test_damaged_files_are_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_truncated_safetensors_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file(STATE, path)
-    path.write_bytes(path.read_bytes()[:-4])
-    refuse(path, only_safetensors=True)
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    path.write_bytes(whole[:-4])
+    told = refusal(path, only_safetensors=True)
+    here, wanted = len(whole) - header - 4, len(whole) - header
+    assert f"it is truncated: it has {here} bytes of tensors, where its header says {wanted}" in told.message
+    assert "the whole file again" in str(told.hint)
+    path.write_bytes(whole[: header - 5])
+    assert f"truncated: it has {header - 5} bytes, where its header ends at {header}" in refuse(path)
+    path.write_bytes(whole + b"more")
+    assert "too long" in refuse(path)
 
 
 @pytest.mark.parametrize("legacy", [True, False])
@@ -105,8 +132,25 @@ def test_a_truncated_torch_file_is_refused_wherever_it_ends(tmp_path: Path, lega
 
 def test_a_safetensors_source_accepts_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
-    torch.save(STATE, path)
-    assert "not a safetensors file" in refuse(path, only_safetensors=True)
+    for is_zip in (True, False):
+        torch.save(STATE, path, _use_new_zipfile_serialization=is_zip)
+        told = refusal(path, only_safetensors=True)
+        assert "it is a PyTorch pickle, not a safetensors file" in told.message
+        assert "safetensors.torch.save_file(torch.load(FILE, weights_only=True)" in str(told.hint)
+    with h5py.File(path, "w") as file:
+        file["a"] = np.ones(2, np.float32)
+    assert "it is an HDF5 file" in refuse(path, only_safetensors=True)
+
+
+@pytest.mark.parametrize("read_file", ["torch", "safetensors"])
+def test_memory_that_runs_out_is_no_fault_of_the_file(tmp_path: Path, read_file: str) -> None:
+    path = tmp_path / "x"
+    tensors = {"a": torch.zeros(16 << 20)}
+    torch.save(tensors, path) if read_file == "torch" else save_file(tensors, path)
+    with at_most_memory(32 << 20), pytest.raises(Exception) as caught:
+        rewrite(path, tmp_path / "y", only_safetensors=False)
+    assert not isinstance(caught.value, ModelRejected)
+    assert is_out_of_memory(caught.value)
 
 
 def test_a_safetensors_file_that_begins_like_a_pickle_is_one(tmp_path: Path) -> None:

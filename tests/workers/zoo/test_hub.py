@@ -14,11 +14,12 @@ from safetensors.torch import save
 from app.domain.errors import ModelRejected
 from app.domain.model_sources import TimmSource, TransformersSource
 from tests.fixtures.hub import FLIP, HANG, TRUNCATE, Hub
-from workers.zoo import disk_room
+from workers.zoo import asking_again, disk_room
 from workers.zoo import hub as hub_client
 from workers.zoo.containers import read
 from workers.zoo.hub import fetch_json, fetch_weights, find_repository
 from workers.zoo.sources import cached_weights
+from workers.zoo.transfer import Transfer
 
 NAME = "acme/tiny"
 TENSORS = {"a": torch.arange(4000.0), "b": torch.ones(3)}
@@ -44,7 +45,7 @@ def test_a_branch_is_a_commit_and_its_weights_are_fetched_once(hub: Hub, tmp_pat
     commit = hub.push(NAME, {"model.safetensors": WEIGHTS, "config.json": b"{}"}, card=CARD)
     repository = find_repository(NAME, None)
     assert (repository.commit, repository.license, repository.datasets) == (commit, "mit", ("imagenet-1k",))
-    assert repository.page == f"{hub.url}/{NAME}"
+    assert repository.page == f"https://huggingface.co/{NAME}"  # not at the mirror that was asked
     cache = tmp_path / "cache"
     weights = cached_weights(source(revision=commit), cache)
     assert weights == cache / f"{SHA256}.safetensors"
@@ -122,6 +123,8 @@ def test_a_hub_that_fails_is_asked_again_but_not_for_ever(hub: Hub, tmp_path: Pa
     failed = rejection(tmp_path / "cache")
     assert (failed.code, failed.param) == ("hub_unavailable", "source.id")
     assert NAME in failed.message
+    assert "words of the server" not in failed.message
+    assert "http" not in failed.message  # neither the address of the mirror nor the client's own advice
     assert 1 < len(hub.requests) < 10
     assert time.perf_counter() - start < 5
 
@@ -131,6 +134,21 @@ def test_a_hub_that_recovers_serves(hub: Hub, tmp_path: Path, kind: int | str) -
     hub.push(NAME, {"model.safetensors": WEIGHTS})
     hub.fail(kind, times=1)
     assert cached_weights(source(), tmp_path / "cache").stem == SHA256
+
+
+def test_a_hub_that_says_when_to_come_again_is_asked_then(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.push(NAME, {"model.safetensors": WEIGHTS})
+    hub.fail(429, times=1, retry_after="1")
+    monkeypatch.setattr(asking_again, "PATIENCE_SECONDS", 1.6)
+    start = time.perf_counter()
+    assert cached_weights(source(), tmp_path / "cache").stem == SHA256
+    assert time.perf_counter() - start > 1
+    hub.requests.clear()
+    hub.fail(429, retry_after="3600")
+    assert rejection(tmp_path / "other").code == "hub_unavailable"
+    assert len(hub.requests) == 1
 
 
 @pytest.mark.parametrize("kind", [500, TRUNCATE])
@@ -195,7 +213,7 @@ def test_what_does_not_fit_on_the_disk_is_not_begun(hub: Hub, tmp_path: Path) ->
     repository.sizes["model.safetensors"] = 10**18
     hub.requests.clear()
     with pytest.raises(ModelRejected) as caught:
-        fetch_weights(repository, tmp_path)
+        fetch_weights(repository, Transfer(tmp_path))
     assert caught.value.code == "no_room_on_disk"
     assert hub.requests == []
 
@@ -210,4 +228,4 @@ def test_a_disk_is_full_by_number_by_words_or_by_cause() -> None:
 
 
 def test_the_patience_is_half_a_minute() -> None:
-    assert json.dumps([hub_client.TIMEOUT_SECONDS, hub_client.PATIENCE_SECONDS]) == "[10.0, 30.0]"
+    assert json.dumps([hub_client.TIMEOUT_SECONDS, asking_again.PATIENCE_SECONDS]) == "[10.0, 30.0]"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from app.domain.errors import ModelRejected
 from tests.fixtures.weights import packaged
 from workers.zoo.architectures import skeleton
-from workers.zoo.layouts import native_state
+from workers.zoo.layouts import foreign_prefix, low_precision, native_state, wrapper_prefix
 
 EXPECTED = {
     "conv.weight": torch.empty(4, 3, 1, 1),
@@ -52,6 +52,60 @@ def test_differences_are_named(given: dict[str, tuple[int, ...]], state_format: 
     assert caught.value.code == "weights_mismatch"
     assert difference in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int8, torch.uint8, torch.bool, torch.int64, torch.complex64, torch.float8_e8m0fnu]
+)
+def test_quantised_weights_are_refused_by_name_and_type(dtype: torch.dtype) -> None:
+    given = {"conv.weight": torch.zeros(4, 3, 1, 1).to(dtype), "bn.running_mean": torch.zeros(4)}
+    with pytest.raises(ModelRejected) as caught:
+        native_state(given, EXPECTED, "native")
+    assert caught.value.code == "weights_mismatch"
+    assert f"1 of another type: conv.weight {str(dtype).removeprefix('torch.')} for float32" in caught.value.message
+    assert "quantised" in str(caught.value.hint)
+
+
+def test_real_numbers_are_no_index_and_counters_may_have_any_type() -> None:
+    expected = {"index": torch.zeros(2, dtype=torch.int64), "bn.num_batches_tracked": torch.tensor(0)}
+    counted = {"bn.num_batches_tracked": torch.tensor(3.0)}
+    native_state({"index": torch.zeros(2, dtype=torch.int32), **counted}, expected, "native")
+    with pytest.raises(ModelRejected, match="index float32 for int64"):
+        native_state({"index": torch.zeros(2), **counted}, expected, "native")
+
+
+def test_eight_bits_of_a_real_number_become_float32() -> None:
+    given = {"conv.weight": torch.ones(4, 3, 1, 1).to(torch.float8_e4m3fn), "bn.running_mean": torch.zeros(4).half()}
+    assert low_precision(given) == ["conv.weight"]
+    torch.testing.assert_close(native_state(given, EXPECTED, "native")["conv.weight"], torch.ones(4, 3, 1, 1))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "backbone.", "_orig_mod.", "module._orig_mod."])
+def test_a_prefix_of_all_names_is_taken_off_where_all_then_fit(prefix: str) -> None:
+    given = {f"{prefix}conv.weight": torch.ones(4, 3, 1, 1), f"{prefix}bn.running_mean": torch.zeros(4)}
+    assert foreign_prefix(given, EXPECTED) == prefix
+    assert set(native_state(given, EXPECTED, "native")) == set(EXPECTED)
+    assert foreign_prefix({name.removeprefix(prefix) for name in given}, EXPECTED) == ""
+
+
+@pytest.mark.parametrize("names", [["conv.weight"], ["conv.weight", "bn.running_mean", "head.bias"]])
+def test_a_prefix_without_which_not_all_fit_is_told_and_not_taken_off(names: list[str]) -> None:
+    given = {f"module.{name}": torch.zeros(4) for name in names}
+    with pytest.raises(ModelRejected) as caught:
+        native_state(given, EXPECTED, "native")
+    assert f"{len(names)} unexpected: module.conv.weight" in caught.value.message
+    assert "begin with 'module.'" in str(caught.value.hint)
+
+
+def test_a_prefix_that_helps_nothing_is_not_told() -> None:
+    with pytest.raises(ModelRejected) as caught:
+        native_state({"stem.a": torch.zeros(4), "stem.b": torch.zeros(4)}, EXPECTED, "native")
+    assert "begin with" not in str(caught.value.hint)
+
+
+def test_only_wrappers_are_taken_off_without_a_look_at_the_architecture() -> None:
+    assert wrapper_prefix(["module._orig_mod.a.b", "module._orig_mod.a.c"]) == "module._orig_mod."
+    assert wrapper_prefix(["model.a", "model.b"]) == wrapper_prefix([]) == wrapper_prefix(["module.a", "b"]) == ""
 
 
 def test_keras_names_reach_every_tensor_of_the_two_architectures() -> None:

@@ -120,6 +120,7 @@ TRAINED = {
     "convnextv2",
     "squeezenet",
     "siglip",
+    "siglip classifier",
     "shufflenet",
 }
 
@@ -146,7 +147,9 @@ def test_a_fresh_head_can_be_trained_and_taken_home(loaded: Loaded) -> None:
     assert losses[0] == pytest.approx(2 * np.log(3), rel=1e-5)
     assert losses[-1] < losses[0] - 1e-4
     influential = {name for name, parameter in tuned.trunk.named_parameters() if parameter.grad is not None}
-    assert len(influential) > 0.9 * len(list(tuned.trunk.named_parameters()))
+    # SigLIP's own pooling is there, and no part of what transformers' classifier reads.
+    least = 0.75 if loaded.twin.member.family == "siglip classifier" else 0.9
+    assert len(influential) > least * len(list(tuned.trunk.named_parameters()))
 
     spec, names = (
         loaded.twin.spec,

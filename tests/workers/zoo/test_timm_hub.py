@@ -17,7 +17,10 @@ from app.domain.errors import ModelRejected
 from app.domain.model_sources import TimmSource
 from app.domain.model_spec import Head, ModelSpec, Pretraining
 from tests.fixtures.hub import Hub
+from tests.fixtures.weights import small_spec
 from workers.zoo import known_photos
+from workers.zoo.admission import admit
+from workers.zoo.labels import EMBEDDING, timm_label_set
 from workers.zoo.network import load_network
 from workers.zoo.preprocessing import Preprocessor
 from workers.zoo.pretraining_tags import pretraining_of
@@ -55,7 +58,7 @@ def test_a_repository_of_timm_says_it_all(hub: Hub, tmp_path: Path) -> None:
     sha256 = hashlib.sha256(files["model.safetensors"]).hexdigest()
     assert spec.source == TimmSource(id=f"hf-hub:{NAME}", revision=commit, sha256=sha256)
     assert (spec.architecture, spec.arguments) == ("timm:test_resnet", {"drop_rate": 0.1})
-    assert (spec.license, spec.homepage) == ("MIT", f"{hub.url}/{NAME}")
+    assert (spec.license, spec.homepage) == ("MIT", f"https://huggingface.co/{NAME}")
     assert spec.head == Head(num_classes=7, label_set="other")
     assert spec.pretraining == Pretraining(datasets=("imagenet-12k", "imagenet-1k"))
     assert spec.preprocessing is not None
@@ -209,3 +212,45 @@ def test_a_head_that_is_a_projection_is_named_so() -> None:
     pinned = dataclasses.replace(source, revision="0" * 40)
     spec = ModelSpec.from_dict({"name": "x", "source": dataclasses.asdict(pinned)})
     assert resolve(spec, "0" * 64).head == Head(num_classes=512, label_set="embedding")
+
+
+def test_no_projection_that_timm_lists_is_taken_for_a_classifier() -> None:
+    found: dict[str, set[str]] = {}
+    for name in timm.list_pretrained():
+        config = timm.get_pretrained_cfg(name)
+        if config.num_classes:
+            label_set = timm_label_set(config.num_classes, *name.split("."))
+            found.setdefault(label_set, set()).add(name)
+    assert found["other"] == {"vit_base_patch16_224.bamboo"}
+    assert len(found[EMBEDDING]) > 100
+    for name in found[EMBEDDING]:
+        assert "ft_in" not in name
+        assert timm.get_pretrained_cfg(name).num_classes in {384, 512, 640, 768, 1024, 1152, 1280}
+
+
+def test_an_image_text_network_that_learned_somebodys_labels_has_a_classifier() -> None:
+    assert timm_label_set(512, "vit_base_patch16_clip_224", "openai") == EMBEDDING
+    assert timm_label_set(7, "vit_base_patch16_clip_224", "openai") == "other"
+    assert timm_label_set(1000, "vit_base_patch16_clip_224", "openai_ft_in1k") == "imagenet-1k"
+    assert timm_label_set(512, "resnet18", "ours") == "other"
+
+
+def test_stated_names_of_classes_make_a_classifier(hub: Hub, tmp_path: Path) -> None:
+    config = {"architecture": "vit_base_patch32_clip_224", "num_classes": 512, "pretrained_cfg": {"tag": "openai"}}
+    for stated, expected in (({}, EMBEDDING), ({"label_names": ["a", "b"]}, "other")):
+        hub.push(NAME, {"config.json": json.dumps(config | stated).encode()}, card={"license": "mit"})
+        spec = resolve(pin(hub_spec()), "0" * 64)
+        assert spec.head == Head(num_classes=512, label_set=expected)
+
+
+def test_a_projection_gives_no_logits_and_is_no_capability(tmp_path: Path) -> None:
+    plain = small_spec(tmp_path, "test_vit", side=160)
+    spec = dataclasses.replace(plain, head=Head(num_classes=10, label_set=EMBEDDING))
+    admission = admit(spec, tmp_path / "cache")
+    assert admission.facts["capabilities"] == {"features": True, "logits": False, "gradients": True}
+    assert admission.facts["num_classes"] is None
+    network = load_network(admission.spec, admission.weights)
+    batch_BCHW = torch.randn(2, 3, 160, 160)
+    features_BD, logits_BZ = network(batch_BCHW)
+    assert logits_BZ is None
+    torch.testing.assert_close(features_BD, load_network(plain, admission.weights)(batch_BCHW)[0])

@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import transformers
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from app.domain.errors import ModelRejected
+from app.domain.errors import BadRequest, ModelRejected
 from app.domain.model_sources import TransformersSource
 from app.domain.model_spec import Head, ModelSpec, Pretraining
 from tests.fixtures.hub import Hub
 from workers.zoo.architectures import skeleton, split
+from workers.zoo.hub import PAGES
 from workers.zoo.network import Network, load_network
 from workers.zoo.resolution import pin, resolve
 from workers.zoo.sources import cached_weights
@@ -188,6 +190,38 @@ def test_the_image_tower_of_an_image_text_network(hub: Hub, tmp_path: Path, fami
     assert logits_BZ is None
 
 
+@pytest.mark.parametrize("family", ["CLIP", "Siglip"])
+def test_a_classifier_on_the_image_tower_of_an_image_text_network(hub: Hub, tmp_path: Path, family: str) -> None:
+    config = getattr(transformers, f"{family}Config")(vision_config=VIT, text_config=TEXT, num_labels=7)
+    own = made(f"{family}ForImageClassification", config)
+    push(hub, own, tmp_path / "repository")
+    spec = admitted(tmp_path / "cache")
+    assert spec.architecture == f"transformers:{family.lower()}"
+    assert {name: spec.arguments[name] for name in VIT} == VIT
+    assert spec.head == Head(num_classes=7, label_set="other")
+    assert spec.pretraining == Pretraining(datasets=(), method="image-text, fine-tuned")
+    network = load_network(spec, cached_weights(spec.source, tmp_path / "cache"))
+    with torch.inference_mode():
+        features_BD, logits_BZ = network(photos_BCHW())
+        expected_BZ = own(pixel_values=photos_BCHW()).logits
+    torch.testing.assert_close(logits_BZ, expected_BZ, atol=1e-5, rtol=0)
+    torch.testing.assert_close(features_BD, input_of(own.classifier, own, photos_BCHW()), atol=1e-5, rtol=0)
+    for change in ({"attn_implementation": "some-org/kernel"}, {"text_config": {}}, {"auto_map": {}}):
+        with pytest.raises((ModelRejected, BadRequest)):
+            skeleton(ModelSpec.from_dict(spec.as_dict() | {"arguments": spec.arguments | change}))
+
+
+def test_a_network_with_two_classifiers_is_refused_and_timms_own_named(hub: Hub, tmp_path: Path) -> None:
+    own = made("DeiTForImageClassificationWithTeacher", transformers.DeiTConfig(**VIT, num_labels=7))
+    push(hub, own, tmp_path / "repository")
+    with pytest.raises(ModelRejected) as caught:
+        admitted(tmp_path / "cache")
+    assert caught.value.code == "unknown_architecture"
+    assert "two classifiers" in caught.value.message
+    assert "deit_tiny_distilled_patch16_224.fb_in1k" in str(caught.value.hint)
+    assert "deit_tiny_distilled_patch16_224.fb_in1k" in timm.list_pretrained()
+
+
 def test_a_repository_says_it_all(hub: Hub, tmp_path: Path) -> None:
     card = {"license": "other", "license_name": "our-licence", "datasets": ["imagenet-1k", "imagenet-21k"]}
     commit = push(hub, tiny("vit", classes=7), tmp_path / "repository", card)
@@ -196,7 +230,7 @@ def test_a_repository_says_it_all(hub: Hub, tmp_path: Path) -> None:
     assert "vit.encoder.layer.1.attention.attention.query.weight" in hub_tensors(tmp_path / "repository")
     spec = admitted(tmp_path / "cache")
     assert spec.source == TransformersSource(id=NAME, revision=commit, sha256=sha256)
-    assert (spec.architecture, spec.license, spec.homepage) == ("transformers:vit", "our-licence", f"{hub.url}/{NAME}")
+    assert (spec.architecture, spec.license, spec.homepage) == ("transformers:vit", "our-licence", f"{PAGES}/{NAME}")
     assert {name: spec.arguments[name] for name in VIT} == VIT
     assert spec.head == Head(num_classes=7, label_set="other")
     assert spec.pretraining == Pretraining(datasets=("imagenet-1k", "imagenet-21k"))

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import time
 from contextlib import suppress
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 from workers.zoo.weights_cache import WeightsCache
@@ -57,6 +58,50 @@ def test_an_open_file_can_be_read_after_it_made_room(tmp_path: Path) -> None:
         add(cache, "b")
         assert kept(cache) == {"b"}
         assert file.read() == b"a" * SIZE
+
+
+def _hold(folder: Path, name: str, held: Event, end: Event) -> None:
+    with WeightsCache(folder).hold(folder / f"{name}.safetensors") as there:
+        assert there
+        held.set()
+        end.wait(30)
+
+
+def test_what_another_process_holds_stays_until_it_lets_go(tmp_path: Path) -> None:
+    cache, spawn = WeightsCache(tmp_path, SIZE), multiprocessing.get_context("spawn")
+    add(cache, "held", used_seconds_ago=500)
+    held, end = spawn.Event(), spawn.Event()
+    process = spawn.Process(target=_hold, args=(tmp_path, "held", held, end))
+    process.start()
+    assert held.wait(30)
+    add(cache, "b", used_seconds_ago=500)
+    assert kept(cache) == {"held", "b"}, "nothing else could make room, and what is new stays"
+    add(cache, "c")
+    assert kept(cache) == {"held", "c"}
+    end.set()
+    process.join(30)
+    assert process.exitcode == 0
+    add(cache, "d")
+    assert "held" not in kept(cache)
+
+
+def test_an_equal_file_does_not_take_the_place_of_one_that_is_held(tmp_path: Path) -> None:
+    cache = WeightsCache(tmp_path, SIZE)
+    path = add(cache, "a")
+    with cache.hold(path) as there:
+        assert there
+        add(cache, "a", used_seconds_ago=500)
+        add(cache, "b")
+        assert path.exists()
+    assert sorted(one.name for one in tmp_path.iterdir()) == [".lock", "a.safetensors", "b.safetensors"]
+
+
+def test_what_made_room_before_it_was_held_is_not_there(tmp_path: Path) -> None:
+    cache = WeightsCache(tmp_path)
+    path = add(cache, "a")
+    path.unlink()
+    with cache.hold(path) as there:
+        assert not there
 
 
 def test_what_a_killed_process_had_begun_to_fetch_is_removed_after_a_while(tmp_path: Path) -> None:
