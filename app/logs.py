@@ -31,3 +31,8 @@ def configure_logs(level: str = "INFO") -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def current_request_id() -> str | None:
+    """Return the id of the request that is being answered, or whose work is being done."""
+    return structlog.contextvars.get_contextvars().get("request_id")

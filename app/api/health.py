@@ -1,23 +1,23 @@
-"""/healthz, /readyz, /metrics: for load balancers and monitoring; no key needed."""
+"""/healthz and /readyz: for load balancers and orchestrators; no key needed."""
 
 from typing import Literal
 
 import structlog
-from fastapi import APIRouter, Response
-from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.api.access import Service, ServiceDep
-from app.storage.leases import JOB_KINDS
+from app.api.access import Service
+from app.api.probe import Probe
 from app.storage.repositories.workers import alive
 
 router = APIRouter(tags=["health"])
 log = structlog.get_logger()
 
-_JOBS = Gauge("foretune_jobs", "Jobs by kind and state.", ["kind", "state"])
-_WORKERS = Gauge("foretune_workers_alive", "Worker processes seen lately.")
+OK = "ok"
+NEEDED = ("database", "objects")
+"""Without these nothing can be answered; without the others work is late."""
 
 
 class Readiness(BaseModel):
@@ -27,58 +27,74 @@ class Readiness(BaseModel):
     checks: dict[str, str]
 
 
+class Checks:
+    """Whether what the service stands on answers; each check takes two seconds at most."""
+
+    def __init__(self, service: Service) -> None:
+        """Look at nothing yet."""
+        self._service = service
+        self._probes = {
+            "database": Probe(self._database),
+            "objects": Probe(self._objects),
+            "broker": Probe(self._broker),
+            "workers": Probe(self._workers),
+        }
+
+    async def states(self) -> dict[str, str]:
+        """Return ``ok`` or what is wrong, by check."""
+        for probe in self._probes.values():
+            probe.begin()  # all at the same time
+        return {name: await _state(name, probe) for name, probe in self._probes.items()}
+
+    def _database(self) -> str:
+        with self._service.database.read() as session:
+            session.execute(select(1))
+        return OK
+
+    def _objects(self) -> str:
+        self._service.objects.check()
+        return OK
+
+    def _broker(self) -> str:
+        return OK if self._service.bell.reachable() else "unreachable: work is found by the workers' sweep"
+
+    def _workers(self) -> str:
+        try:
+            with self._service.database.read() as session:
+                return OK if alive(session) else "no worker was seen lately"
+        except SQLAlchemyError:
+            return "not known without the database"
+
+
+async def _state(name: str, probe: Probe[str]) -> str:
+    try:
+        return await probe.answer()
+    except TimeoutError as silent:
+        log.error("readyz.silent", check=name)
+        return str(silent)
+    except Exception as error:  # noqa: BLE001  (each part has its own errors; all of them mean the same here)
+        log.error("readyz.unreachable", check=name, error=str(error))
+        return "unreachable"
+
+
+def checks_of(request: Request) -> Checks:
+    """Return the checks of the service that answers this request."""
+    checks: Checks = request.app.state.checks
+    return checks
+
+
 @router.get("/healthz", summary="Is the process alive?")
-def healthz() -> dict[str, str]:
+async def healthz() -> dict[str, str]:
     """Answer as long as the process lives."""
     return {"status": "alive"}
 
 
 @router.get("/readyz", summary="Can it work?", responses={503: {"model": Readiness, "description": "Down"}})
-def readyz(response: Response, service: ServiceDep) -> Readiness:
-    """Try the database, the object store, the broker, and look for workers."""
-    checks = {"database": _database(service), "objects": _objects(service)}
-    is_down = any(state != "ok" for state in checks.values())
-    checks["broker"] = "ok" if service.bell.reachable() else "unreachable: work is found by the workers' sweep"
-    checks["workers"] = "ok" if not is_down and _count_workers(service) else "no worker was seen lately"
-    if is_down:
+async def readyz(request: Request, response: Response) -> Readiness:
+    """Try the database, the object store, the broker, and look for workers; answer within a few seconds in any case."""
+    checks = await checks_of(request).states()
+    if any(checks[name] != OK for name in NEEDED):
         response.status_code = 503
         return Readiness(status="down", checks=checks)
-    is_degraded = any(state != "ok" for state in checks.values())
-    return Readiness(status="degraded" if is_degraded else "ready", checks=checks)
-
-
-@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
-def metrics(service: ServiceDep) -> Response:
-    """Return request counters and the state of the queue."""
-    _JOBS.clear()
-    with service.database.read() as session:
-        for kind in JOB_KINDS:
-            counts = select(kind.table.state, func.count()).group_by(kind.table.state)
-            for state, count in session.execute(counts).all():
-                _JOBS.labels(kind.name, state).set(count)
-        _WORKERS.set(alive(session))
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
-
-
-def _database(service: Service) -> str:
-    try:
-        with service.database.read() as session:
-            session.execute(select(1))
-    except SQLAlchemyError as error:
-        log.error("readyz.database", error=str(error))
-        return "unreachable"
-    return "ok"
-
-
-def _objects(service: Service) -> str:
-    try:
-        service.objects.check()
-    except Exception as error:  # noqa: BLE001  (each store has its own errors; all of them mean the same here)
-        log.error("readyz.objects", error=str(error))
-        return "unreachable"
-    return "ok"
-
-
-def _count_workers(service: Service) -> int:
-    with service.database.read() as session:
-        return alive(session)
+    is_ready = all(state == OK for state in checks.values())
+    return Readiness(status="ready" if is_ready else "degraded", checks=checks)
