@@ -22,6 +22,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         settings = {"FORETUNE_WEIGHTS_CACHE": str(options.weights), "FORETUNE_THREADS": "1"}
+        settings["FORETUNE_REQUESTS_PER_MINUTE"] = "0"
         with running_service(Path(folder, "home"), **settings) as service:
             measure(options, Path(folder), service)
 

@@ -27,7 +27,8 @@ def serve(
 ) -> None:
     """Start the service: the REST interface, and a worker beside it. Ctrl-C stops both."""
     from app.cli.terminal import Terminal
-    from app.cli.worker_child import ending_on_signals, running_worker
+    from app.cli.worker_child import ending_on_signals, running_workers
+    from app.cli.worker_slots import only_slot
     from app.client.address import read_settings
     from app.logs import configure_logs
 
@@ -35,33 +36,54 @@ def serve(
     settings = read_settings(**{name: value for name, value in flags.items() if value is not None})
     with ExitStack() as running:
         listening = running.enter_context(_listen(settings.host, settings.port))
-        running.enter_context(ending_on_signals())
+        ending = running.enter_context(ending_on_signals())
         configure_logs()
         made_key = _prepare(settings)
-        worker_pid = None if api_only else running.enter_context(running_worker(settings))
+        slots = [] if api_only else [only_slot(settings)]
+        worker_pid = next(iter(running.enter_context(running_workers(settings, slots, ending))), None)
         _announce(Terminal(as_json=as_json), settings, made_key=made_key, worker_pid=worker_pid)
         _run(settings, listening)
 
 
-def worker(as_json: AsJson = False) -> None:
-    """Start a worker alone, for a service that runs elsewhere with --api-only. One for each GPU."""
+def worker(
+    gpus: Annotated[
+        str | None,
+        typer.Option(help="Which GPUs get a worker: all, none, or numbers like 0,2. By default all that there are."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=256, help="How many for each GPU, or on the CPU; 1 by default.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start the workers of this machine, one for each GPU, for a service that runs elsewhere with --api-only.
+
+    Ctrl-C or SIGTERM lets them give back what they are at, which takes seconds; a second one lets them hurry.
+    """
+    from app.cli.tables import listing
     from app.cli.terminal import Terminal
-    from app.cli.worker_child import ending_on_signals, running_worker
+    from app.cli.worker_child import ending_on_signals, running_workers
+    from app.cli.worker_slots import plan_slots
     from app.client.address import read_settings
     from app.logs import configure_logs
 
     settings = read_settings()
-    with ending_on_signals():
+    slots = plan_slots(settings, gpus, workers)
+    with ending_on_signals() as ending:
         configure_logs()
         _migrate(settings)
-        with running_worker(settings) as pid:
-            told = f"Worker {settings.worker_slot!r} runs under process {pid}. Stop it with Ctrl-C."
-            Terminal(as_json=as_json).answer({"worker": settings.worker_slot, "pid": pid}, told)
+        with running_workers(settings, slots, ending) as pids:
+            told = [
+                {"worker": slot.name, "pid": pid, "device": slot.device} for slot, pid in zip(slots, pids, strict=True)
+            ]
+            rows = [list(one.values()) for one in told]
+            terminal = Terminal(as_json=as_json)
+            terminal.answer({"workers": told}, listing(["worker", "process", "device"], rows))
+            terminal.note("Stop with Ctrl-C.")
             threading.Event().wait()
 
 
 def migrate(as_json: AsJson = False) -> None:
-    """Bring the database to the schema of this release."""
+    """Bring the database to the schema of this release, and make the place for objects where there is none."""
     from app.cli.terminal import Terminal
     from app.client.address import read_settings
 
@@ -105,14 +127,10 @@ def _prepare(settings: "Settings") -> bool:
 
 
 def _migrate(settings: "Settings") -> str:
-    from app.storage.database import Database
-    from app.storage.migrate import upgrade
+    from app.first_start import prepare_stores
 
-    database = Database(settings.database_url)
-    try:
-        upgrade(database)
-    finally:
-        database.close()
+    database = prepare_stores(settings)
+    database.close()
     return database.url.render_as_string(hide_password=True)
 
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from app.domain.errors import EvaluationFailed
 from app.domain.interruption import Interrupted
-from workers.extract.memory import is_out_of_memory
-from workers.extract.pixel_batches import PixelBatches
+from workers.extract.memory import is_out_of_memory, release_memory
+from workers.extract.part_size import PartSize
+from workers.extract.pixel_batches import ImageSource, PixelBatches
+from workers.extract.precision import Precision, PrecisionCheck, forward
 from workers.zoo.network import Network
 
 EXTRACTOR_VERSION = "1"
@@ -28,68 +29,78 @@ class Extraction:
     """What one pass found.
 
     ``logits_NZ`` is None for a network without a classifier. ``seconds``: ``decode`` and ``preprocess`` are spent in
-    the background, ``forward`` and ``wait`` (for pixels) in the calling thread, ``total`` is wall time. ``batch_size``
-    is the largest that fitted into memory.
+    the background, added up over its threads, ``forward`` and ``wait`` (for pixels) in the calling thread, ``total`` is
+    wall time. ``batch_size`` is the largest that fitted into memory, ``precision`` that in which the network computed,
+    and ``check`` how a reduced one was found to do, where one was wanted.
     """
 
     features_ND: NDArray[np.float32]
     logits_NZ: NDArray[np.float32] | None
     seconds: dict[str, float]
     batch_size: int
+    precision: Precision = "float32"
+    check: PrecisionCheck | None = None
 
 
 def extract(
     network: Network,
-    images: Iterable[Image.Image],
+    images: Iterable[ImageSource],
     *,
     batch_size: int,
+    precision: Precision = "float32",
+    part_size: PartSize | None = None,
+    decode_threads: int = 1,
     on_progress: Callable[[int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Extraction:
     """Pass every image through ``network`` once, in order.
 
-    The same images give the same features, whatever the batch size, to 1e-5 of their scale. A batch that does not fit
-    into memory is halved, and so are those after it.
+    The same images give the same features, whatever the batch size, to 1e-5 of their scale. A batch goes through the
+    network in parts that fit into memory and take at most two seconds.
 
     Args:
         network: as ``load_network`` returns it; computes on its own device.
-        images: RGB images, decoded lazily or not; iterated in a background thread.
+        images: RGB images, decoded lazily or not, or image files; iterated in a background thread.
         batch_size: images a batch.
-        on_progress: called with the number of images done after each batch.
-        should_stop: asked between batches.
+        precision: in which the network computes; features are float32 in any case.
+        part_size: what is known of the parts that the network takes, and will be; by default nothing.
+        decode_threads: threads that decode and resize.
+        on_progress: called with the number of images done after each part.
+        should_stop: asked before each part.
 
     Raises:
         Interrupted: ``should_stop`` said so.
         EvaluationFailed: ``out_of_memory`` where even one image does not fit; ``non_finite_features``.
         Exception: whatever iterating or decoding ``images`` raised.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    part_size = PartSize(batch_size) if part_size is None else part_size
     start = time.perf_counter()
     forward_seconds = wait_seconds = 0.0
     features: list[NDArray[np.float32]] = []
     logits: list[NDArray[np.float32]] = []
     done = 0
-    fitting = batch_size
-    with PixelBatches(network.preprocess, images, batch_size, pin=network.device.type == "cuda") as batches:
+    is_gpu = network.device.type == "cuda"
+    with PixelBatches(network.preprocess, images, batch_size, pin=is_gpu, threads=decode_threads) as batches:
         while True:
-            if should_stop is not None and should_stop():
-                raise Interrupted(f"Stopped after {done} images.")
             waiting = time.perf_counter()
+            _stop_if(should_stop, done)
             pixels_BHWC = batches.next()
-            computing = time.perf_counter()
-            wait_seconds += computing - waiting
+            wait_seconds += time.perf_counter() - waiting
             if pixels_BHWC is None:
                 break
-            features_BD, logits_BZ, fitting = _pass(network, pixels_BHWC, fitting)
-            _refuse_non_finite(features_BD, logits_BZ, done)
-            features.append(features_BD)
-            if logits_BZ is not None:
-                logits.append(logits_BZ)
-            done += len(features_BD)
-            forward_seconds += time.perf_counter() - computing
-            if on_progress is not None:
-                on_progress(done)
+            while len(pixels_BHWC):
+                _stop_if(should_stop, done)
+                computing = time.perf_counter()
+                features_BD, logits_BZ = _part(network, pixels_BHWC, part_size, precision)
+                _refuse_non_finite(features_BD, logits_BZ, done)
+                features.append(features_BD)
+                if logits_BZ is not None:
+                    logits.append(logits_BZ)
+                done += len(features_BD)
+                pixels_BHWC = pixels_BHWC[len(features_BD) :]
+                forward_seconds += time.perf_counter() - computing
+                if on_progress is not None:
+                    on_progress(done)
         seconds = {"decode": batches.decode_seconds, "preprocess": batches.preprocess_seconds}
     seconds |= {"forward": forward_seconds, "wait": wait_seconds, "total": time.perf_counter() - start}
     if not features:
@@ -100,45 +111,47 @@ def extract(
         features_ND=np.concatenate(features),
         logits_NZ=np.concatenate(logits) if logits else None,
         seconds=seconds,
-        batch_size=fitting,
+        batch_size=min(part_size.fitting, batch_size),
+        precision=precision,
     )
 
 
-def _pass(
-    network: Network, pixels_BHWC: Tensor, fitting: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, int]:
-    """Pass a batch through in parts of at most ``fitting`` images; return also the size that fitted."""
-    features: list[NDArray[np.float32]] = []
-    logits: list[NDArray[np.float32]] = []
-    start = 0
-    while start < len(pixels_BHWC):
-        part_BHWC = pixels_BHWC[start : start + fitting]
+def _stop_if(should_stop: Callable[[], bool] | None, done: int) -> None:
+    if should_stop is not None and should_stop():
+        raise Interrupted(f"Stopped after {done} images.")
+
+
+def _part(
+    network: Network, pixels_BHWC: Tensor, part_size: PartSize, precision: Precision
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Pass the first images of a batch through, as many as fit into memory and are done soon."""
+    while True:
+        part_BHWC = pixels_BHWC[: part_size.images]
+        started = time.perf_counter()
         try:
-            with torch.inference_mode():
-                batch_BCHW = network.preprocess(part_BHWC.to(network.device, non_blocking=True))
-                features_BD, logits_BZ = network(batch_BCHW)
-                features_BD = features_BD.float().cpu()
-                logits_BZ = None if logits_BZ is None else logits_BZ.float().cpu()
+            found = _computed(network, part_BHWC, precision)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            if fitting == 1:
+            if not part_size.does_not_fit(len(part_BHWC)):
                 raise EvaluationFailed(
                     "out_of_memory",
                     f"one image of {tuple(part_BHWC.shape[1:3])} pixels does not fit into memory ({network.device})",
                     hint="Use a worker with more memory, or a smaller model.",
                 ) from error
         else:
-            features.append(features_BD.numpy())
-            if logits_BZ is not None:
-                logits.append(logits_BZ.numpy())
-            start += len(part_BHWC)
-            continue
-        # Only here, out of the except block, is the traceback gone that kept the failed pass's tensors alive.
-        fitting = max(1, min(fitting, len(part_BHWC)) // 2)
-        if network.device.type == "cuda":
-            torch.cuda.empty_cache()
-    return np.concatenate(features), np.concatenate(logits) if logits else None, fitting
+            part_size.took(len(part_BHWC), time.perf_counter() - started)
+            return found
+        release_memory(network.device)
+
+
+def _computed(
+    network: Network, part_BHWC: Tensor, precision: Precision
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    with torch.inference_mode():
+        batch_BCHW = network.preprocess(part_BHWC.to(network.device, non_blocking=True))
+        features_BD, logits_BZ = forward(network, batch_BCHW, precision)
+        return features_BD.cpu().numpy(), None if logits_BZ is None else logits_BZ.cpu().numpy()
 
 
 def _refuse_non_finite(features_BD: NDArray[np.float32], logits_BZ: NDArray[np.float32] | None, done: int) -> None:

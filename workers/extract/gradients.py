@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from app.domain.errors import EvaluationFailed
@@ -24,8 +23,9 @@ from app.scoring.gradient_kernels import GradientKernels
 from workers.extract.gradient_tape import GradientTape, unsupported
 from workers.extract.image_axis import Fingerprints
 from workers.extract.layer_gradients import RULES
-from workers.extract.memory import is_out_of_memory
-from workers.extract.pixel_batches import PixelBatches
+from workers.extract.memory import is_out_of_memory, release_memory
+from workers.extract.part_size import PartSize
+from workers.extract.pixel_batches import ImageSource, PixelBatches
 from workers.extract.sketch import Signs, SketchSize
 from workers.zoo.network import Network
 
@@ -84,6 +84,16 @@ class GradientSketches:
                 yield layer_NPS[:, :, start : start + _BLOCK].astype(np.float64)
 
 
+def _stop_if(should_stop: Callable[[], bool] | None, done: int) -> None:
+    if should_stop is not None and should_stop():
+        raise Interrupted(f"Stopped after {done} images.")
+
+
+def largest_part(batch_size: int) -> int:
+    """Return how many images of a batch are computed at once where memory and time allow it: a half."""
+    return (batch_size + 1) // 2
+
+
 def random_probes(dimensions: int, probes: int = 4, seed: int = 0) -> NDArray[np.float32]:
     """Return directions (D, P) drawn from N(0, I/D); each depends on D, its own number and the seed alone."""
     columns = [np.random.default_rng((seed, probe)).standard_normal(dimensions) for probe in range(probes)]
@@ -93,31 +103,36 @@ def random_probes(dimensions: int, probes: int = 4, seed: int = 0) -> NDArray[np
 
 def gradient_sketches(
     network: Network,
-    images: Iterable[Image.Image],
+    images: Iterable[ImageSource],
     directions_DP: NDArray[np.floating],
     *,
     batch_size: int,
     scope: Scope = "all",
     sketch: SketchSize | None = DEFAULT_SKETCH,
+    part_size: PartSize | None = None,
+    decode_threads: int = 1,
     on_progress: Callable[[int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> GradientSketches:
     """Pass every image through ``network`` once forward and once backward for every direction.
 
-    The network is left as it was. A batch is computed in two halves: several backward passes need the whole graph to
-    the end, where training takes it apart as it goes, and so two halves need no more memory than training with the
-    batch. A batch that does not fit nevertheless is halved, and so are those after it.
+    The network is left as it was, and computes in float32 on every device. A batch is computed in two halves or more:
+    several backward passes need the whole graph to the end, where training takes it apart as it goes, and so two halves
+    need no more memory than training with the batch. Parts that do not fit nevertheless are halved, and so are those
+    that take more than two seconds.
 
     Args:
         network: as ``load_network`` returns it; computes on its own device.
-        images: RGB images, at least one, decoded lazily or not; iterated in a background thread.
+        images: RGB images, at least one, decoded lazily or not, or image files; iterated in a background thread.
         directions_DP: the scalars are features (N, D) times these.
         batch_size: images a batch.
         scope: ``all`` parameters, or the weights and bias of the ``last_convolution`` alone (arXiv:2102.00084,
             Section 4). Where the only convolution cuts an image into patches, it is the last dense layer instead.
         sketch: how much to keep of each layer; None keeps whole gradients.
-        on_progress: called with the number of images done after each batch.
-        should_stop: asked between batches.
+        part_size: what is known of the parts that the network takes, and will be; by default at most ``largest_part``.
+        decode_threads: threads that decode and resize.
+        on_progress: called with the number of images done after each part.
+        should_stop: asked before each part.
 
     Raises:
         Interrupted: ``should_stop`` said so.
@@ -137,24 +152,26 @@ def gradient_sketches(
     features: list[NDArray[np.float32]] = []
     sketches: list[list[NDArray[np.float32]]] = []
     done = 0
-    with PixelBatches(network.preprocess, images, batch_size, pin=network.device.type == "cuda") as batches:
+    part_size = PartSize(largest_part(batch_size)) if part_size is None else part_size
+    is_gpu = network.device.type == "cuda"
+    with PixelBatches(network.preprocess, images, batch_size, pin=is_gpu, threads=decode_threads) as batches:
         while True:
-            if should_stop is not None and should_stop():
-                raise Interrupted(f"Stopped after {done} images.")
+            _stop_if(should_stop, done)
             waiting = time.perf_counter()
             pixels_BHWC = batches.next()
             wait_seconds += time.perf_counter() - waiting
             if pixels_BHWC is None:
                 break
             if one_pass is None:
-                one_pass = _Pass(network, directions_DP, scope, sketch, batch_size, pixels_BHWC[:1])
+                one_pass = _Pass(network, directions_DP, scope, sketch, part_size, pixels_BHWC[:1])
             for features_BD, layers in one_pass.batch(pixels_BHWC):
                 _refuse_non_finite(features_BD, layers, done)
                 features.append(features_BD)
                 sketches.append(layers)
                 done += len(features_BD)
-            if on_progress is not None:
-                on_progress(done)
+                if on_progress is not None:
+                    on_progress(done)
+                _stop_if(should_stop, done)
         seconds = {"decode": batches.decode_seconds, "preprocess": batches.preprocess_seconds}
     if one_pass is None:
         raise ValueError("there are no images")
@@ -165,7 +182,7 @@ def gradient_sketches(
         names=tuple(one_pass.names),
         parameters=sum(network.trunk.get_parameter(name).numel() for name in one_pass.names),
         seconds=seconds,
-        batch_size=one_pass.batch_size,
+        batch_size=min(batch_size, 2 * part_size.fitting),  # two halves
     )
 
 
@@ -178,10 +195,10 @@ class _Pass:
         directions_DP: NDArray[np.floating],
         scope: Scope,
         sketch: SketchSize | None,
-        batch_size: int,
+        part_size: PartSize,
         first_1HWC: Tensor,
     ) -> None:
-        self.batch_size = batch_size
+        self._part_size = part_size
         self.seconds = {"forward": 0.0, "backward": 0.0}
         self._network = network
         self._signs = Signs(sketch)
@@ -189,25 +206,24 @@ class _Pass:
         self.names, self._mixed = self._checked(first_1HWC, scope)
 
     def batch(self, pixels_BHWC: Tensor) -> Iterable[tuple[NDArray[np.float32], list[NDArray[np.float32]]]]:
-        """Yield the features and the sketches of a batch, in parts that fit into memory."""
+        """Yield the features and the sketches of a batch, in parts that fit into memory and are done soon."""
         start = 0
         while start < len(pixels_BHWC):
-            part_BHWC = pixels_BHWC[start : start + (self.batch_size + 1) // 2]
+            part_BHWC = pixels_BHWC[start : start + self._part_size.images]
+            started = time.perf_counter()
             try:
                 found = self._part(part_BHWC)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if len(part_BHWC) == 1:
+                if not self._part_size.does_not_fit(len(part_BHWC)):
                     raise self._too_large(part_BHWC) from error
             else:
+                self._part_size.took(len(part_BHWC), time.perf_counter() - started)
                 yield found
                 start += len(part_BHWC)
                 continue
-            # Only here, out of the except block, is the traceback gone that kept the failed pass's tensors alive.
-            self.batch_size = len(part_BHWC)
-            if self._network.device.type == "cuda":
-                torch.cuda.empty_cache()
+            release_memory(self._network.device)
 
     def _part(self, part_BHWC: Tensor) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         started = time.perf_counter()

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.scoring.gradient_kernels import GradientKernels
-from workers.extract.gradients import gradient_sketches, random_probes
+from workers.extract.gradients import gradient_sketches, largest_part, random_probes
 from workers.extract.ridge_head import ridge_head_DP
 from workers.feature_cache import load_kernels, store_kernels
+from workers.metrics import look_up
 from workers.subject import Subject
 
 PROBES = 4
@@ -36,20 +37,25 @@ def kernels_of(
     runtime, held, settings = subject.runtime, subject.held, subject.runtime.settings
     name = subject.key.kernels
     kept = load_kernels(runtime.objects, name)
+    look_up("gradients", hit=kept is not None)
     if kept is not None:
         return kept
     total, is_drawn = len(rows_G), settings.gradient_scalars == "random"
     held.report("gradients", 0, total)
-    sketches = gradient_sketches(
-        subject.network,
-        subject.decoded(rows_G.tolist()),
-        random_probes(features_GD.shape[1], PROBES) if is_drawn else ridge_head_DP(features_GD, labels_G, PROBES),
-        batch_size=settings.batch_size,
-        scope=settings.gradient_scope,
-        on_progress=lambda done: held.report("gradients", done, total),
-        should_stop=held.should_stop,
-    )
-    kernels = dataclasses.replace(sketches.kernels(), drawn=is_drawn)
+    network = subject.network
+    with runtime.stage("gradients"):
+        sketches = gradient_sketches(
+            network,
+            subject.files(rows_G.tolist()),
+            random_probes(features_GD.shape[1], PROBES) if is_drawn else ridge_head_DP(features_GD, labels_G, PROBES),
+            batch_size=settings.batch_size,
+            scope=settings.gradient_scope,
+            part_size=subject.part_size("gradients", largest_part(settings.batch_size)),
+            decode_threads=runtime.decode_threads,
+            on_progress=runtime.counting(lambda done: held.report("gradients", done, total)),
+            should_stop=held.should_stop,
+        )
+        kernels = dataclasses.replace(sketches.kernels(), drawn=is_drawn)
     subject.ran.add("gradients")
     store_kernels(runtime.objects, name, kernels)
     return kernels
