@@ -2,6 +2,7 @@
 
 from alembic import context
 
+from app.storage import webhook_tables  # noqa: F401  (its tables are to be known)
 from app.storage.tables import Base
 
 context.configure(

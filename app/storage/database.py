@@ -30,6 +30,16 @@ def _postgresql_now(*_: Any, **__: Any) -> str:
     return "extract(epoch from clock_timestamp())::double precision"
 
 
+_POSTGRESQL = {
+    "connect_timeout": 5,
+    # A server that vanished without a word is noticed after half a minute, not after the two hours of the system.
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+
 class Database:
     """The connections of one process to one database."""
 
@@ -45,7 +55,9 @@ class Database:
             event.listen(self.engine, "begin", _begin_sqlite)
         else:
             url_with_driver = self.url.set(drivername="postgresql+psycopg")
-            self.engine = create_engine(url_with_driver, pool_size=10, max_overflow=20, pool_pre_ping=True)
+            self.engine = create_engine(
+                url_with_driver, pool_size=10, max_overflow=20, pool_pre_ping=True, connect_args=_POSTGRESQL
+            )
         self.writing_engine: Engine = self.engine.execution_options(foretune_write=True)
 
     @contextmanager
