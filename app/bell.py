@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import structlog
 
+from app.metrics import RINGS
+
 log = structlog.get_logger()
 
 
@@ -50,7 +52,9 @@ class CeleryBell:
             self._celery.send_task(task_name(kind), args=[job_id], retry=False, ignore_result=True)
         except self._unreachable as error:
             log.warning("bell.unreachable", kind=kind, job=job_id, error=str(error))
+            RINGS.labels(kind, "false").inc()
             return False
+        RINGS.labels(kind, "true").inc()
         return True
 
     def reachable(self) -> bool:

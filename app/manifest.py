@@ -1,14 +1,14 @@
 """The zoo manifest: a YAML text that lists model specifications."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from app.domain.errors import BadRequest
 from app.domain.labels import read_tags
 from app.domain.model_spec import ModelSpec
+from app.yaml_document import read_yaml
 
 PACKAGED = Path(__file__).resolve().parent.parent / "zoo" / "packaged.yaml"
 """The models whose weights ship inside Python wheels."""
@@ -16,10 +16,7 @@ PACKAGED = Path(__file__).resolve().parent.parent / "zoo" / "packaged.yaml"
 PHOTOS = PACKAGED.parent / "photos"
 """The photos that known-photo checks are made with."""
 
-
-_MOST_LEVELS = 20
-_MOST_NODES = 500_000
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MOST_TOLD = 5
 
 
 @dataclass(frozen=True)
@@ -81,16 +78,9 @@ def parse_manifest(text: str, called: str = "the manifest") -> list[Entry]:
     Raises:
         BadRequest: ``invalid_manifest``: the whole is not such a list.
     """
-    try:
-        _refuse_bombs(text, called)
-        document: Any = yaml.load(text, _LOADER)  # noqa: S506 - both loaders are safe ones
-    except (yaml.YAMLError, ValueError) as error:
-        raise _invalid(f"{called} is not YAML{_place(error)}", "Check the indentation and the quotes.") from error
-    if not isinstance(document, dict) or set(document) != {"models"} or not isinstance(document["models"], list):
-        raise _invalid(f"{called} is not a list of models", "Start it with 'models:' and one '- name:' each.")
     entries: list[Entry] = []
     seen: set[str] = set()
-    for row in document["models"]:
+    for row in _rows(read_yaml(text, called), called):
         entry = _read_entry(row)
         if entry.spec is not None and entry.spec.name in seen:
             twice = _invalid(f"{called} names {entry.name!r} twice", "Give every model its own name.")
@@ -101,44 +91,16 @@ def parse_manifest(text: str, called: str = "the manifest") -> list[Entry]:
     return entries
 
 
-def _refuse_bombs(text: str, called: str) -> None:
-    """Refuse what takes far more memory or time than its length: anchors of anchors, and brackets within brackets.
-
-    Every node is counted as often as ``*name`` repeats it.
-    """
-    nodes = [_Node()]
-    known: dict[str, _Node] = {}
-    for event in yaml.parse(text, _LOADER):
-        if isinstance(event, yaml.CollectionStartEvent):
-            nodes.append(_Node(event.anchor))
-        elif isinstance(event, yaml.AliasEvent):
-            if event.anchor not in known:
-                raise _invalid(f"{called} refers to *{event.anchor}, which does not stand before", "Write it out.")
-            nodes[-1].hold(known[event.anchor])
-        elif isinstance(event, yaml.ScalarEvent):
-            nodes[-1].hold(_Node())
-            if event.anchor:
-                known[event.anchor] = _Node()
-        elif isinstance(event, yaml.CollectionEndEvent):
-            ended = nodes.pop()
-            if ended.anchor:
-                known[ended.anchor] = ended
-            nodes[-1].hold(ended)
-        if len(nodes) + nodes[-1].levels > _MOST_LEVELS:
-            raise _invalid(f"{called} is nested too deeply", "A specification has a few levels only.")
-        if nodes[-1].size > _MOST_NODES:
-            raise _invalid(f"{called} says more than {_MOST_NODES} things", "Split it.")
-
-
-@dataclass
-class _Node:
-    anchor: str | None = None
-    size: int = 1
-    levels: int = 1
-
-    def hold(self, other: "_Node") -> None:
-        self.size += other.size
-        self.levels = max(self.levels, other.levels + 1)
+def _rows(document: Any, called: str) -> list[Any]:
+    hint = "Start it with 'models:' and one '- name:' each, and nothing beside it."
+    if not isinstance(document, dict) or not document:
+        raise _invalid(f"{called} is not a list of models below the key 'models'", hint)
+    if set(document) != {"models"}:
+        others = _listed([repr(key) for key in document if key != "models"])
+        raise _invalid(f"{called} has {others}{' beside' if 'models' in document else ', and not'} 'models'", hint)
+    if not isinstance(document["models"], list):
+        raise _invalid(f"{called} has something else than a list below 'models'", hint)
+    return document["models"]
 
 
 def _read_entry(row: Any) -> Entry:
@@ -163,10 +125,9 @@ def read_row(row: Any) -> tuple[ModelSpec, tuple[str, ...] | None]:
     return ModelSpec.from_dict(stated), read_tags(row["tags"])
 
 
-def _place(error: Exception) -> str:
-    """Return where and what is wrong, as far as the parser tells."""
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    return (f", line {mark.line + 1}" if mark else "") + (f": {problem}" if problem else "")
+def _listed(keys: Sequence[str]) -> str:
+    """Return the first few of some keys."""
+    return ", ".join(key[:60] for key in keys[:_MOST_TOLD]) + (" and others" if len(keys) > _MOST_TOLD else "")
 
 
 def _invalid(message: str, hint: str) -> BadRequest:

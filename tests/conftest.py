@@ -11,9 +11,9 @@ from app.storage.database import Database
 from app.storage.migrate import upgrade
 from app.storage.objects import Objects
 from app.storage.tables import Base
-from tests.fixtures.servers import postgres, redis_server
+from tests.fixtures.servers import postgres, redis_server, s3_server
 
-pytest_plugins = ["tests.fixtures.service"]
+pytest_plugins = ["tests.fixtures.service", "tests.fixtures.stack"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,8 +25,8 @@ def _sigint_reaches_children() -> None:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """Yield the URL of a PostgreSQL server."""
-    with postgres() as url:
-        yield url
+    with postgres() as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +43,15 @@ def postgres_database_url(postgres_url: str) -> str:
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """Yield the URL of a Redis server."""
-    with redis_server() as url:
-        yield url
+    with redis_server() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    """Yield the URL of an S3 server."""
+    with s3_server() as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")

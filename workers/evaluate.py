@@ -19,7 +19,7 @@ from app.scoring import Panel, find, measure
 from app.scoring.inputs import FACTS
 from app.scoring.registry import RANKED_BY, to_measure
 from app.storage import leases
-from app.storage.leases import Lease, LeaseLost
+from app.storage.leases import Lease
 from app.storage.purge import delete_unreferenced
 from app.storage.repositories.selections import begin, is_spent
 from app.storage.tables import Dataset, Evaluation, Model, Selection
@@ -38,6 +38,7 @@ from workers.feature_cache import (
 from workers.gradient_scores import gradient_scores
 from workers.images import stopping
 from workers.lease import HeldLease
+from workers.metrics import look_up
 from workers.near_duplicates import near_duplicate_units
 from workers.network_measurement import measured_network
 from workers.runtime import Runtime
@@ -55,7 +56,7 @@ class Task:
     Attributes:
         facts: what is known of the model without images, for the priors.
         scores: names of the scores to compute.
-        key: of all images that are evaluated, or of those of this look of a race.
+        key: of all images that are evaluated, or of those of this look of a race, in the wanted precision.
         earlier: the keys of the looks before this one.
         question: what to forecast of fine-tuning, if anything.
         is_last: whether these are all images.
@@ -83,15 +84,15 @@ def evaluate(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
     """
     started = time.perf_counter()
     task = _begin(runtime, lease, held)
-    key = task.key
     try:
-        scored = load_scores(runtime.objects, key)
+        key, scored = _kept(runtime, task.key)
         cached = scored is not None and set(task.scores) <= set(scored.scores)
+        look_up("scores", hit=cached)
         with Subject(runtime, task.spec, key, held) as subject:
             if scored is None or not cached:
                 scored = _measure(subject, task, scored)
             forecast = _forecast(subject, task.earlier, task.question) if task.is_last and task.question else None
-            ran = sorted(subject.ran)
+            ran, key = sorted(subject.ran), subject.key
         images = scored.images["evaluated"]
         result = {
             "forecast": forecast,
@@ -99,6 +100,7 @@ def evaluate(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
             "seconds": scored.seconds | {"total": round(task.before + time.perf_counter() - started, 3)},
             "cached": cached,
             "ran": ran,
+            "precision": scored.precision,
             "device": runtime.device_name,
             "cache_keys": [dataclasses.asdict(one) for one in (*task.earlier, key)],
             "images": images,
@@ -107,24 +109,35 @@ def evaluate(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
         with runtime.database.write() as session:
             if task.is_last:
                 progress = {"stage": "cached" if cached else "done", "done": images, "total": images}
-                leases.finish(session, lease, result=result, progress=progress)
+                ran_on = runtime.device_name if "features" in ran and not task.earlier else None
+                leases.finish(session, lease, result=result, progress=progress, ran_on=ran_on)
             else:
                 look = len(task.earlier) + 1
                 leases.finish(session, lease, result=result, state=EvaluationState.WAITING, look=look, progress=None)
-    except (Interrupted, LeaseLost):
-        # The selection may have been cancelled and its data set deleted while features were being stored.
+    except Exception:
+        # The selection may have been cancelled and its data set deleted while features were being stored: then any
+        # failure, such as that of reading an image, may be the first sign of it.
         delete_unreferenced(runtime.database, runtime.objects, task.dataset_digest)
         raise
 
 
+def _kept(runtime: Runtime, wanted: CacheKey) -> tuple[CacheKey, ScoredModel | None]:
+    """Return the scores that were kept, and their key: those of float32 features do where others are wanted."""
+    for key in wanted.alternatives:
+        scored = load_scores(runtime.objects, key)
+        if scored is not None:
+            return key, scored
+    return wanted, None
+
+
 def _measure(subject: Subject, task: Task, known: ScoredModel | None) -> ScoredModel:
     """Compute the scores that are not known yet; the network runs only when its features were not kept."""
-    objects, key = subject.runtime.objects, subject.key
-    units_E = load_units(objects, key)
+    objects = subject.runtime.objects
+    units_E = load_units(objects, subject.key)
     if units_E is None:
         images = stopping(subject.decoded(subject.evaluated.rows_E.tolist()), subject.held.should_stop)
         units_E = near_duplicate_units(images)
-        store_units(objects, key, units_E)
+        store_units(objects, subject.key, units_E)
     extraction = features_of(subject, task.earlier)
     known_scores = known.scores if known else {}
     wanted = [find(name) for name in task.scores if name not in known_scores]
@@ -132,10 +145,10 @@ def _measure(subject: Subject, task: Task, known: ScoredModel | None) -> ScoredM
     of_gradients = gradient_scores(subject, needy, extraction.features_ND, units_E)
     # Threads that share a small matrix product mostly wait for each other: one is up to eight times as fast.
     threads = 1 if extraction.features_ND.size < _SMALL_MATRIX else None
-    with threadpool_limits(threads, user_api="blas"):
+    with threadpool_limits(threads, user_api="blas"), subject.runtime.stage("scores"):
         scored, why = _score(subject, task, extraction, units_E, known_scores | of_gradients)
-    store_explanation(objects, key, why)
-    store_scores(objects, key, scored)
+    store_explanation(objects, subject.key, why)
+    store_scores(objects, subject.key, scored)
     return scored
 
 
@@ -148,7 +161,7 @@ def _forecast(subject: Subject, earlier: tuple[CacheKey, ...], question: Questio
             raise  # another attempt, or another worker, may have more
         return {"error": error.as_dict(), "object": None}
     try:
-        with threadpool_limits(1, user_api="blas"):
+        with subject.runtime.stage("forecast"), threadpool_limits(1, user_api="blas"):
             found = answer(measured, question)
     except (EvaluationFailed, BadRequest) as error:
         return {"error": error.as_dict(), "object": stored}  # other questions may have an answer
@@ -170,6 +183,7 @@ def _begin(runtime: Runtime, lease: Lease, held: HeldLease) -> Task:
     spec = ModelSpec.from_dict(facts["resolved"])
     known = {name: float(facts[name]) for name in FACTS if facts.get(name) is not None}
     looks, before = selection.looks or [], evaluation.result or {}
+    earlier = tuple(CacheKey(**key) for key in before.get("cache_keys", []))
     is_last = evaluation.look + 1 >= len(looks)
     max_images = runtime.settings.max_images if is_last else looks[evaluation.look]
     return Task(
@@ -178,8 +192,15 @@ def _begin(runtime: Runtime, lease: Lease, held: HeldLease) -> Task:
         facts=known,
         # Before the last look only what the race is run by is asked for.
         scores=to_measure(selection.scores) if is_last else (RANKED_BY,),
-        key=CacheKey(dataset.digest, spec.digest, max_images, runtime.settings.gradients),
-        earlier=tuple(CacheKey(**key) for key in before.get("cache_keys", [])),
+        # What one worker began in a precision another goes on with: no features of two precisions come together.
+        key=CacheKey(
+            dataset.digest,
+            spec.digest,
+            max_images,
+            runtime.settings.gradients,
+            earlier[-1].precision if earlier else runtime.precision,
+        ),
+        earlier=earlier,
         question=Question.from_dict(selection.target) if selection.target else None,
         is_last=is_last,
         before=before.get("seconds", {}).get("total", 0.0),
@@ -219,6 +240,7 @@ def _score(
         units_E=units_E,
         images=images.as_dict() | {"near_duplicates": len(units_E) - len(np.unique(units_E))},
         seconds={name: round(value, 3) for name, value in seconds.items()},
+        precision={"used": extraction.precision} | (extraction.check.as_dict() if extraction.check else {}),
     )
     return scored, explanation(panel, probe, images.labels_E)
 

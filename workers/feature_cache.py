@@ -1,7 +1,8 @@
 """What was computed of one model on one data set, kept in the object store so that no network runs twice.
 
-A key names everything the content depends on: the data set's digest, the model's digest, the number of images, and the
-versions of extractor and scores. Old content is never overwritten with other content; it is simply no longer asked for.
+A key names everything the content depends on: the data set's digest, the model's digest, the number of images, the
+precision of the features, and the versions of extractor and scores. Old content is never overwritten with other
+content; it is simply no longer asked for.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from app.forecasting.measured_network import MeasuredNetwork
 from app.scoring.gradient_kernels import GradientKernels
 from app.storage.objects import Objects
 from workers.extract.features import EXTRACTOR_VERSION, Extraction
+from workers.extract.precision import Precision, PrecisionCheck
 
 SCORES_VERSION = 3
 GRADIENTS_VERSION = 1
@@ -27,17 +29,26 @@ class CacheKey:
     """One model on one data set, on at most ``max_images`` images.
 
     ``gradients`` says whose gradients are scored, by which parameters, and of how many images: ``random-all-200``.
+    ``precision`` is that in which the network computes features; it appears in names where it is not float32.
     """
 
     dataset_digest: str
     model_digest: str
     max_images: int
     gradients: str
+    precision: Precision = "float32"
+
+    @property
+    def alternatives(self) -> tuple["CacheKey", ...]:
+        """This key and, after a reduced precision, that of float32: whoever can do with less can do with that."""
+        full = dataclasses.replace(self, precision="float32")
+        return (self,) if self == full else (self, full)
 
     @property
     def extraction(self) -> str:
         """The object with features and logits."""
-        return f"extractions/{self.dataset_digest}/{self.model_digest}/v{EXTRACTOR_VERSION}-{self.max_images}.npz"
+        name = f"v{EXTRACTOR_VERSION}-{self.max_images}{self._precision}"
+        return f"extractions/{self.dataset_digest}/{self.model_digest}/{name}.npz"
 
     @property
     def kernels(self) -> str:
@@ -64,20 +75,25 @@ class CacheKey:
         return f"scores/{self.dataset_digest}/units-v{SCORES_VERSION}-{self.max_images}.npz"
 
     def _of_gradients(self, kind: str, settings: str) -> str:
-        name = f"{kind}-v{EXTRACTOR_VERSION}.{GRADIENTS_VERSION}-{settings}-of-{self.max_images}"
+        name = f"{kind}-v{EXTRACTOR_VERSION}.{GRADIENTS_VERSION}-{settings}-of-{self.max_images}{self._precision}"
         return f"extractions/{self.dataset_digest}/{self.model_digest}/{name}.npz"
 
     @property
     def _scored(self) -> str:
         name = f"v{EXTRACTOR_VERSION}.{SCORES_VERSION}.{GRADIENTS_VERSION}-{self.gradients}-{self.max_images}"
-        return f"scores/{self.dataset_digest}/{self.model_digest}/{name}"
+        return f"scores/{self.dataset_digest}/{self.model_digest}/{name}{self._precision}"
+
+    @property
+    def _precision(self) -> str:
+        return "" if self.precision == "float32" else f"-{self.precision}"
 
 
 @dataclass(frozen=True)
 class ScoredModel:
     """The scores of one model on one data set, and its probe's answer to each image (E evaluated images).
 
-    ``units_E`` numbers the images; near-duplicates share a number.
+    ``units_E`` numbers the images; near-duplicates share a number. ``precision`` says in which the features are, as
+    ``used``, and where another one was wanted, what came of its check.
     """
 
     scores: dict[str, dict[str, Any]]
@@ -87,6 +103,7 @@ class ScoredModel:
     units_E: NDArray[np.int64]
     images: dict[str, Any]
     seconds: dict[str, float]
+    precision: dict[str, Any]
 
 
 def store_extraction(objects: Objects, key: CacheKey, extraction: Extraction) -> None:
@@ -94,7 +111,13 @@ def store_extraction(objects: Objects, key: CacheKey, extraction: Extraction) ->
     arrays = {"features_ND": extraction.features_ND}
     if extraction.logits_NZ is not None:
         arrays["logits_NZ"] = extraction.logits_NZ
-    _store(objects, key.extraction, arrays, {"seconds": extraction.seconds, "batch_size": extraction.batch_size})
+    about = {
+        "seconds": extraction.seconds,
+        "batch_size": extraction.batch_size,
+        "check": None if extraction.check is None else extraction.check.as_dict(),
+    }
+    assert extraction.precision == key.precision
+    _store(objects, key.extraction, arrays, about)
 
 
 def load_extraction(objects: Objects, key: CacheKey) -> Extraction | None:
@@ -103,7 +126,15 @@ def load_extraction(objects: Objects, key: CacheKey) -> Extraction | None:
     if loaded is None:
         return None
     arrays, about = loaded
-    return Extraction(arrays["features_ND"], arrays.get("logits_NZ"), about["seconds"], about["batch_size"])
+    check = about.get("check")
+    return Extraction(
+        arrays["features_ND"],
+        arrays.get("logits_NZ"),
+        about["seconds"],
+        about["batch_size"],
+        key.precision,
+        PrecisionCheck(**check) if check else None,
+    )
 
 
 def store_kernels(objects: Objects, name: str, kernels: GradientKernels) -> None:
@@ -145,7 +176,12 @@ def store_scores(objects: Objects, key: CacheKey, scored: ScoredModel) -> None:
         "held_out_E": scored.held_out_E,
         "units_E": scored.units_E,
     }
-    about = {"scores": scored.scores, "images": scored.images, "seconds": scored.seconds}
+    about = {
+        "scores": scored.scores,
+        "images": scored.images,
+        "seconds": scored.seconds,
+        "precision": scored.precision,
+    }
     _store(objects, key.scores, arrays, about)
 
 
@@ -163,6 +199,7 @@ def load_scores(objects: Objects, key: CacheKey) -> ScoredModel | None:
         units_E=arrays["units_E"],
         images=about["images"],
         seconds=about["seconds"],
+        precision=about.get("precision", {"used": key.precision}),
     )
 
 

@@ -1,28 +1,34 @@
 """Holding a job while working on it: a thread renews the lease, and stops the work when the job is lost."""
 
+import contextvars
 import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from app.domain.states import EvaluationState
 from app.storage import leases
 from app.storage.leases import EVALUATION, FINETUNE, Lease, LeaseLost
-from app.storage.repositories import finetunes
+from app.storage.repositories import finetunes, worker_seconds
 from app.storage.repositories.selections import is_spent, stop_for_budget, touch
-from app.storage.tables import Evaluation
+from app.storage.repositories.workers import retire
+from app.storage.tables import Evaluation, Finetune
+from workers.metrics import JOBS_ENDED, LEASES_LOST, WORKER_SECONDS
 from workers.runtime import Runtime
 
 log = structlog.get_logger()
 
 _REPORT_EVERY_SECONDS = 0.5
-_GRACE_SECONDS = 10.0
+_NOTICE_WITHIN_SECONDS = 2.0  # that the job was cancelled, withdrawn or deleted
+_GRACE_SECONDS = 5.0  # with the time to notice, cancelled work ends within ten seconds
+_CHECKPOINT_SECONDS = 15.0  # so long may a fine-tune take that is to end, and stores where it is
 _EXIT_CODE = 75
 _CHARGED = (EVALUATION, FINETUNE)
 
@@ -32,29 +38,37 @@ class HeldLease:
 
     ``should_stop`` turns true when the selection's budget is spent or the process is to end, and raises ``LeaseLost``
     once the job is another's or was cancelled: work that keeps its state for a successor when it is interrupted must
-    not do so then. Work that does not stop within ten seconds after a lost lease would hold the GPU for nothing: the
-    process then exits, and the supervisor starts a fresh one.
+    not do so then. Work that does not stop soon after, in the middle of a slow forward pass for instance, would hold
+    the GPU for nothing: its job is put down and the process exits, and the supervisor starts a fresh one. From a cancel
+    or a spent budget until then it takes less than ten seconds.
 
     The time that an evaluation is held is charged to its selection; that of a fine-tune to itself, and to the selection
-    that it proves.
+    that it proves; either to the tenant's day, too. When that is spent, a fine-tune is put down until the next day; an
+    evaluation, which takes seconds, is finished.
 
     Attributes:
         lost: the lease is another's, or the job was cancelled.
         over_budget: the selection's worker time is spent.
+        day_spent: the tenant's worker time of this day is spent.
+        rejected: the code of the error with which the work itself ended the job, if it did.
     """
 
     def __init__(self, runtime: Runtime, lease: Lease) -> None:
         """Watch over ``lease``; the watch begins with the context."""
         self.lost = threading.Event()
         self.over_budget = threading.Event()
+        self.day_spent = threading.Event()
+        self.rejected = ""
         self._runtime = runtime
         self._lease = lease
         self._seconds = runtime.settings.lease_seconds
         self._progress: dict[str, object] | None = None
-        self._charged_at = time.monotonic()
+        self._charged_at = self._counted_at = time.monotonic()
         self._has_budget = False
+        self._waiting_tenant: str | None = None
         self._left = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name=f"lease-{lease.id}", daemon=True)
+        watch = contextvars.copy_context().run  # the thread's log lines carry what those of the work do
+        self._thread = threading.Thread(target=watch, args=(self._watch,), name=f"lease-{lease.id}", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -65,6 +79,7 @@ class HeldLease:
     ) -> None:
         self._left.set()
         self._thread.join()
+        self._count_seconds()
         if self._lease.kind in _CHARGED:
             try:
                 with self._charging():
@@ -81,24 +96,46 @@ class HeldLease:
         """
         if self.lost.is_set():
             raise LeaseLost(f"{self._lease.kind.name} {self._lease.id}")
-        return self.over_budget.is_set() or self._runtime.stopping.is_set()
+        to_wait = self.day_spent.is_set() and self._lease.kind is FINETUNE
+        return to_wait or self.over_budget.is_set() or self._runtime.stopping.is_set()
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Note how far the work has come; users see it within a second."""
         self._progress = {"stage": stage, "done": done, "total": total}
 
+    def put_down(self) -> None:
+        """End the job if its budget is spent, else leave it to another worker."""
+        with self._runtime.database.write() as session:
+            if self.over_budget.is_set():
+                log.info("job.over_budget", kind=self._lease.kind.name, job=self._lease.id)
+                JOBS_ENDED.labels(self._lease.kind.name, "over_budget", "").inc()
+                with suppress(LeaseLost):  # cancelled meanwhile: it has ended
+                    leases.finish(session, self._lease, state=EvaluationState.OVER_BUDGET)
+            else:
+                log.info("job.given_back", kind=self._lease.kind.name, job=self._lease.id)
+                JOBS_ENDED.labels(self._lease.kind.name, "given_back", "").inc()
+                leases.give_back(session, self._lease)
+
     def _watch(self) -> None:
         renewed_at = time.monotonic()
+        asked_at: float | None = None
+        renew_every = min(_NOTICE_WITHIN_SECONDS, self._seconds / 4)
         reported: dict[str, object] | None = None
         while not self._left.wait(min(_REPORT_EVERY_SECONDS, self._seconds / 4)):
+            self._count_seconds()
+            if self._runtime.stopping.is_set() or self.over_budget.is_set():
+                asked_at = time.monotonic() if asked_at is None else asked_at
+                if self._runtime.hurrying.is_set() or time.monotonic() - asked_at > self._patience():
+                    self._put_down_and_exit()
             progress = self._progress
-            is_due = self._has_budget or time.monotonic() - renewed_at > self._seconds / 4
+            is_due = self._has_budget or time.monotonic() - renewed_at > renew_every
             if progress == reported and not is_due:
                 continue
             try:
                 self._renew(progress)
             except LeaseLost:
                 log.warning("lease.lost", kind=self._lease.kind.name, job=self._lease.id)
+                LEASES_LOST.labels(self._lease.kind.name).inc()
                 self._stop_or_exit()
                 return
             except SQLAlchemyError as error:
@@ -108,6 +145,11 @@ class HeldLease:
                     return
                 continue
             renewed_at, reported = time.monotonic(), progress
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        WORKER_SECONDS.labels(self._lease.kind.name, self._runtime.device_name).inc(now - self._counted_at)
+        self._counted_at = now
 
     def _renew(self, progress: dict[str, object] | None) -> None:
         with self._charging() as session:
@@ -131,6 +173,7 @@ class HeldLease:
             proven = finetunes.charge(session, self._lease.id, worked)
             if proven is not None:
                 touch(session, proven, spent_seconds=worked)
+            self._charge_day(session, session.get_one(Finetune, self._lease.id).tenant, worked)
             return
         evaluation = session.get(Evaluation, self._lease.id)
         if evaluation is None:
@@ -140,6 +183,12 @@ class HeldLease:
         self._has_budget = spent is not None
         if spent:
             self.over_budget.set()
+        self._charge_day(session, evaluation.tenant, worked)
+
+    def _charge_day(self, session: Session, tenant: str, worked: float) -> None:
+        if worker_seconds.charge(session, tenant, worked) and not self.day_spent.is_set():
+            self._waiting_tenant = tenant
+            self.day_spent.set()
 
     def _stop_others_if_spent(self) -> None:
         if self.over_budget.is_set():
@@ -147,9 +196,33 @@ class HeldLease:
                 evaluation = session.get(Evaluation, self._lease.id)
                 if evaluation is not None:
                     stop_for_budget(session, evaluation.selection_id)
+        if self._waiting_tenant is not None:
+            with self._runtime.database.write() as session:
+                worker_seconds.warn_of_spent_day(session, self._waiting_tenant)
+            self._waiting_tenant = None
+
+    def _patience(self) -> float:
+        """Return how long work that is to end may go on."""
+        keeps_its_state = self._lease.kind is FINETUNE and not self.over_budget.is_set()
+        return _CHECKPOINT_SECONDS if keeps_its_state else _GRACE_SECONDS
 
     def _stop_or_exit(self) -> None:
         self.lost.set()
         if not self._left.wait(_GRACE_SECONDS):
-            log.error("lease.work_does_not_stop", kind=self._lease.kind.name, job=self._lease.id)
-            os._exit(_EXIT_CODE)
+            self._exit()
+
+    def _put_down_and_exit(self) -> NoReturn:
+        """Let the job go before the work that holds it, which can then store nothing more, and end the process."""
+        try:
+            self.put_down()
+            if self._runtime.stopping.is_set():
+                with self._runtime.database.write() as session:
+                    retire(session, self._runtime.holder)
+        except SQLAlchemyError as error:
+            # The lease runs out, or this worker's successor frees it.
+            log.warning("lease.put_down_failed", job=self._lease.id, error=str(error))
+        self._exit()
+
+    def _exit(self) -> NoReturn:
+        log.error("lease.work_does_not_stop", kind=self._lease.kind.name, job=self._lease.id)
+        os._exit(_EXIT_CODE)

@@ -6,6 +6,7 @@ Evaluations of one model on several data sets follow one another (see ``workers.
 from collections.abc import Callable
 
 from app.domain.model_spec import ModelSpec
+from workers.metrics import look_up
 from workers.zoo.network import Network
 
 
@@ -24,7 +25,9 @@ class LoadedNetwork:
             spec: names what the network computes by its digest.
             load: called where another network is held, once that one is let go, or none.
         """
-        if self._network is None or self._digest != spec.digest:
+        is_loaded = self._network is not None and self._digest == spec.digest
+        look_up("network", hit=is_loaded)
+        if self._network is None or not is_loaded:
             self.forget()
             self._network = load()
             self._digest = spec.digest

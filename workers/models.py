@@ -11,6 +11,7 @@ from app.storage.tables import Model
 from workers.lease import HeldLease
 from workers.runtime import Runtime
 from workers.zoo.admission import CHECKS, Check, admit
+from workers.zoo.transfer import Supervision
 
 
 def check_model(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
@@ -45,15 +46,17 @@ def check_model(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
             return find_twin(session, session.get_one(Model, lease.id), weights_sha256, tensors_sha256)
 
     runtime.loaded.forget()  # the memory that it takes is measured
-    admission = admit(
-        spec,
-        runtime.weights,
-        objects=runtime.objects,
-        device=runtime.device,
-        twins=twin,
-        on_start=begin,
-        on_check=store,
-    )
+    with runtime.stage("check"):
+        admission = admit(
+            spec,
+            runtime.weights,
+            objects=runtime.objects,
+            device=runtime.device,
+            twins=twin,
+            on_start=begin,
+            on_check=store,
+            supervision=Supervision.of(runtime.settings, held.should_stop),
+        )
     facts = admission.facts | {"resolved": admission.spec.as_dict()}
     with runtime.database.write() as session:
         zoo = Models(session, actor=f"worker {runtime.holder}")

@@ -18,12 +18,14 @@ from app.forecasting.measured_network import MeasuredNetwork, StepTime
 from app.forecasting.question import MOST_CLASSES
 from app.forecasting.training import Training
 from app.ingest.shard import read_labels
-from workers.extract.gradients import GradientSketches, gradient_sketches, random_probes
+from workers.extract.gradients import GradientSketches, gradient_sketches, largest_part, random_probes
+from workers.extract.part_size import PartSize
 from workers.extract.reuse import features_of
 from workers.feature_cache import CacheKey, load_measured, store_measured
 from workers.finetune.split import split_images
 from workers.finetune.step_time import measure_step
 from workers.lease import HeldLease
+from workers.metrics import look_up
 from workers.subject import Subject
 from workers.zoo.network import Network
 
@@ -47,6 +49,7 @@ def measured_network(subject: Subject, earlier: tuple[CacheKey, ...]) -> tuple[s
     """
     name = subject.key.linearisation(subject.runtime.settings.forecast_images)
     kept = load_measured(subject.runtime.objects, name)
+    look_up("forecast", hit=kept is not None)
     if kept is not None:
         return name, kept
     images, held = subject.evaluated, subject.held
@@ -59,25 +62,28 @@ def measured_network(subject: Subject, earlier: tuple[CacheKey, ...]) -> tuple[s
             hint="Ask for a fine-tune, which measures the time of a step and trains for real.",
         )
     features_ED = features_of(subject, earlier).features_ND
+    name = subject.key.linearisation(subject.runtime.settings.forecast_images)  # now that their precision is settled
     most = subject.key.max_images
     wanted = max(subject.runtime.settings.forecast_images, _IMAGES_PER_CLASS * len(classes_C))
     # Both are balanced over classes, and the second holds the first.
     rows_N, rows_M = subject.chosen(min(wanted, most)).rows_E, subject.chosen(min(wanted + _FURTHER, most)).rows_E
     places_M = np.searchsorted(images.rows_E, np.concatenate([rows_N, np.setdiff1d(rows_M, rows_N)]))
     network = subject.network
-    measured = measure(
-        network,
-        features_ED[places_M],
-        np.searchsorted(classes_C, images.labels_E[places_M]),
-        subject.decoded(rows_N.tolist()),
-        len(rows_N),
-        train_images=_train_images(subject.shard),
-        architecture=subject.spec.architecture,
-        batch_size=subject.runtime.settings.batch_size,
-        on_progress=lambda done: held.report("linearising", done, len(rows_N)),
-        should_stop=held.should_stop,
-        step_times=lambda: _step_times(network, len(classes_C), held),
-    )
+    with subject.runtime.stage("linearise"):
+        measured = measure(
+            network,
+            features_ED[places_M],
+            np.searchsorted(classes_C, images.labels_E[places_M]),
+            subject.decoded(rows_N.tolist()),
+            len(rows_N),
+            train_images=_train_images(subject.shard),
+            architecture=subject.spec.architecture,
+            batch_size=subject.runtime.settings.batch_size,
+            part_size=subject.part_size("linearisation", largest_part(subject.runtime.settings.batch_size)),
+            on_progress=subject.runtime.counting(lambda done: held.report("linearising", done, len(rows_N))),
+            should_stop=held.should_stop,
+            step_times=lambda: _step_times(network, len(classes_C), held),
+        )
     subject.ran.add("forecast")
     store_measured(subject.runtime.objects, name, measured)
     return name, measured
@@ -93,6 +99,7 @@ def measure(
     train_images: int,
     architecture: str,
     batch_size: int,
+    part_size: PartSize | None = None,
     on_progress: Callable[[int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     step_times: Callable[[], tuple[StepTime, ...]] = tuple,
@@ -108,6 +115,7 @@ def measure(
         train_images: of the training that is to be forecast.
         architecture: of the model.
         batch_size: images a batch.
+        part_size: what is known of the parts that the network takes, and will be.
         on_progress: called with the number of images done.
         should_stop: asked between batches.
         step_times: times some training steps; called last.
@@ -127,6 +135,7 @@ def measure(
         images,
         directions_DP,
         batch_size=batch_size,
+        part_size=part_size,
         on_progress=on_progress,
         should_stop=should_stop,
     )

@@ -31,7 +31,7 @@ def prepare_dataset(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
     objects = runtime.objects
     with tempfile.TemporaryDirectory(dir=runtime.workspace, prefix="prepare-") as workspace:
         try:
-            with objects.as_file(f"uploads/{lease.id}") as archive:
+            with runtime.stage("prepare"), objects.as_file(f"uploads/{lease.id}") as archive:
                 prepared = prepare(
                     archive,
                     Path(workspace),
@@ -39,6 +39,7 @@ def prepare_dataset(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
                     should_stop=held.should_stop,
                 )
         except DatasetRejected as error:
+            held.rejected = error.code
             _reject(runtime, lease, error)
             return
         try:

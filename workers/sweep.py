@@ -1,6 +1,7 @@
 """The sweep: finds work whose doorbell was lost, and work whose worker was lost."""
 
 import os
+import random
 import signal
 import time
 
@@ -10,11 +11,16 @@ from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.bell import task_name
-from app.storage import leases
+from app.domain.errors import Unavailable
+from app.metrics import RINGS
+from app.storage import doorbells, leases
 from app.storage.leases import JOB_KINDS
 from app.storage.leftovers import Leftovers
+from app.storage.orphans import delete_orphans
 from app.storage.purge import purge_deleted
-from app.storage.repositories import datasets, idempotency, selections, watching, workers
+from app.storage.repositories import datasets, deliveries, idempotency, selections, watching, workers
+from app.storage.retention import delete_expired
+from workers.metrics import LEASES_EXPIRED
 from workers.runtime import Runtime
 from workers.supervise import SUPERVISOR_VARIABLE
 
@@ -22,11 +28,14 @@ log = structlog.get_logger()
 
 _SEEN_EVERY_SECONDS = 5.0
 _TIDY_EVERY_SECONDS = 30.0
+_ORPHANS_EVERY_SECONDS = 3600.0
+_SPARE_BELLS = 8
 
 
 def sweep_until_stopped(runtime: Runtime, celery: Celery) -> None:
     """Sweep every ``sweep_seconds`` until the process is to end; failures are logged and tried again."""
     seen_at = tidied_at = 0.0
+    orphans_at = time.monotonic()
     leftovers = Leftovers(runtime.database, runtime.objects)
     supervisor = int(os.environ.get(SUPERVISOR_VARIABLE, os.getppid()))
     while not runtime.stopping.wait(runtime.settings.sweep_seconds):
@@ -39,12 +48,16 @@ def sweep_until_stopped(runtime: Runtime, celery: Celery) -> None:
             if time.monotonic() - seen_at > _SEEN_EVERY_SECONDS:
                 seen_at = time.monotonic()
                 with runtime.database.write() as session:
-                    workers.seen(session, runtime.holder)
+                    rate = runtime.throughput.per_second()
+                    workers.seen(session, runtime.holder, images_per_second=rate)
                 follow_the_zoo(runtime)
             if time.monotonic() - tidied_at > _TIDY_EVERY_SECONDS:
                 tidied_at = time.monotonic()
                 tidy(runtime, leftovers)
-        except (SQLAlchemyError, BrokerError, OSError) as error:
+            if time.monotonic() > orphans_at:
+                orphans_at = time.monotonic() + orphan_pause(runtime.settings.orphan_seconds)
+                delete_old_orphans(runtime)
+        except (SQLAlchemyError, BrokerError, OSError, Unavailable) as error:
             log.warning("sweep.failed", error=str(error))
 
 
@@ -53,14 +66,17 @@ def ring(runtime: Runtime, celery: Celery) -> None:
     again = runtime.settings.ring_again_seconds
     for kind in JOB_KINDS:
         with runtime.database.read() as session:
-            if not leases.has_due(session, kind, ring_again_seconds=again):
+            limit = _SPARE_BELLS + 2 * workers.alive(session)
+            if not doorbells.has_due(session, kind, ring_again_seconds=again, limit=limit):
                 continue
         with runtime.database.write() as session:
             for job_id in leases.free_expired(session, kind):
                 log.warning("lease.expired", kind=kind.name, job=job_id)
-            due = leases.ring_due(session, kind, ring_again_seconds=again)
+                LEASES_EXPIRED.labels(kind.name).inc()
+            due = doorbells.ring_due(session, kind, ring_again_seconds=again, limit=limit)
         for job_id in due:
             celery.send_task(task_name(kind.name), args=[job_id], retry=False, ignore_result=True)
+            RINGS.labels(kind.name, "true").inc()
     with runtime.database.read() as session:
         unsettled = selections.unsettled(session)
     for selection_id in unsettled:
@@ -83,8 +99,26 @@ def tidy(runtime: Runtime, leftovers: Leftovers) -> None:
     with runtime.database.write() as session:
         datasets.mark_stale_uploads(session, older_than_seconds=runtime.settings.receive_timeout_seconds)
         idempotency.prune(session, hours=runtime.settings.idempotency_hours)
+        deliveries.prune(session, days=runtime.settings.webhook_history_days)
+    expired = delete_expired(runtime.database, runtime.objects)
+    if any(expired.values()):
+        log.info("retention.deleted", **expired)
     purge_deleted(runtime.database, runtime.objects)
     if deleted := leftovers.delete():
         log.info("finetune.leftovers_deleted", objects=deleted)
     runtime.weights.discard_drafts(older_than_seconds=runtime.settings.receive_timeout_seconds)
     runtime.objects.discard_drafts(older_than_seconds=runtime.settings.receive_timeout_seconds)
+
+
+def delete_old_orphans(runtime: Runtime) -> None:
+    """Remove what killed processes have left in the object store."""
+    if deleted := delete_orphans(runtime.database, runtime.objects, older_than_seconds=runtime.settings.orphan_seconds):
+        log.info("orphans.deleted", of=deleted)
+
+
+def orphan_pause(orphan_seconds: float) -> float:
+    """Return how long to wait before the object store is listed again: an hour, less where orphans are to go sooner.
+
+    Workers that were started together do not all list it at the same time.
+    """
+    return min(_ORPHANS_EVERY_SECONDS, max(orphan_seconds, _TIDY_EVERY_SECONDS)) * random.uniform(0.5, 1.5)  # noqa: S311

@@ -3,12 +3,11 @@
 import time
 
 from app.domain.finetuning import Recipe
-from app.domain.interruption import Interrupted
 from app.domain.model_spec import ModelSpec
 from app.domain.states import FINETUNE_TERMINAL
 from app.ingest.shard import iter_images, read_labels
 from app.storage import leases
-from app.storage.leases import Lease, LeaseLost
+from app.storage.leases import Lease
 from app.storage.purge import delete_unreferenced
 from app.storage.tables import Dataset, Finetune, Model, now
 from workers.finetune.contest import Candidate, Contest, Task
@@ -38,8 +37,9 @@ def finetune(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
             units_N = near_duplicate_units(stopping(iter_images(shard), held.should_stop))
             split = split_images(labels_N, split_names=splits, units_N=units_N)
             data = Data(task.dataset_name, shard, labels_N, class_names, split)
-            Contest(runtime, lease, held, task, data, began_at).run()
-    except (Interrupted, LeaseLost):
+            with runtime.stage("finetune"):
+                Contest(runtime, lease, held, task, data, began_at).run()
+    except Exception:
         with runtime.database.read() as session:
             was_cancelled = session.get_one(Finetune, task.id).state in FINETUNE_TERMINAL
         if was_cancelled:

@@ -27,6 +27,8 @@ def begin(session: Session, selection: Selection, models: dict[str, dict[str, An
         selection.name,
         budget_seconds=asked["budget_seconds"],
         selection_id=selection.id,
+        expires_at=selection.expires_at,
+        warnings=[warning for warning in selection.warnings if warning.get("model") in first],
     )
 
 

@@ -3,9 +3,6 @@
 These dependencies are coroutines: FastAPI runs plain functions in a thread each, which costs more than they do.
 """
 
-import hashlib
-import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -14,7 +11,9 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from app.api.rate_limits import RateLimits
 from app.api.recent_answers import RecentAnswers
+from app.api.recent_callers import Caller, LastUses, RecentCallers
 from app.bell import Bell
 from app.config import Settings
 from app.domain.errors import Forbidden, Unauthorized
@@ -26,48 +25,6 @@ Scope = Literal["read", "write", "admin"]
 
 
 @dataclass(frozen=True)
-class Caller:
-    """The tenant and scopes of the key a request came with; ``actor`` names the key in the audit log."""
-
-    tenant: str
-    scopes: frozenset[str]
-    actor: str
-
-
-class RecentCallers:
-    """Keys that were good a moment ago: a client that polls is not looked up in the database every time.
-
-    This process forgets all of them when it revokes a key; another one accepts a revoked key for one more second.
-    """
-
-    SECONDS = 1.0
-    _MOST = 4096
-
-    def __init__(self) -> None:
-        """Know nobody."""
-        self._known: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
-
-    def find(self, key: str) -> Caller | None:
-        """Return who has this key, if it was found good within the last second."""
-        until, caller = self._known.get(_fingerprint(key), (0.0, None))
-        return caller if time.monotonic() < until else None
-
-    def remember(self, key: str, caller: Caller) -> None:
-        """Note that a key is good now."""
-        self._known[_fingerprint(key)] = (time.monotonic() + self.SECONDS, caller)
-        while len(self._known) > self._MOST:
-            self._known.popitem(last=False)
-
-    def forget(self) -> None:
-        """Ask the database about every key again."""
-        self._known.clear()
-
-
-def _fingerprint(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
-
-
-@dataclass(frozen=True)
 class Service:
     """The parts every route works with."""
 
@@ -75,6 +32,8 @@ class Service:
     database: Database
     objects: Objects
     bell: Bell
+    rate_limits: RateLimits
+    last_uses: LastUses
     recent_callers: RecentCallers = field(default_factory=RecentCallers)
     recent_answers: RecentAnswers = field(default_factory=RecentAnswers)
 
@@ -90,19 +49,46 @@ ServiceDep = Annotated[Service, Depends(service_of)]
 _bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer ft_...`")
 
 
+async def known_caller(
+    request: Request,
+    service: ServiceDep,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Caller:
+    """Return whose key a request came with, and count the request.
+
+    Raises:
+        Unauthorized: ``missing_key``, ``invalid_key`` or ``expired_key``.
+        Forbidden: ``tenant_suspended``.
+        TooManyRequests: ``rate_limited``.
+    """
+    if credentials is None:
+        raise Unauthorized(
+            "missing_key",
+            "The request carries no API key.",
+            hint="Send `Authorization: Bearer <key>`.",
+        )
+    key = credentials.credentials
+    caller = service.recent_callers.find(key)
+    if caller is None:
+        address = request.client.host if request.client else "unknown"
+        if not service.recent_callers.has_met(key):  # who shares an address with a guesser is not locked out with him
+            await service.rate_limits.refuse_guessing(address)
+        try:
+            caller = await run_in_threadpool(_authenticate, service, key)
+        except Unauthorized:
+            service.recent_callers.forget(key)
+            await service.rate_limits.count_failure(address)
+            raise
+    service.last_uses.note(caller.key_id)
+    await service.rate_limits.spend(request, caller.key_id)
+    return caller
+
+
+AnyCaller = Annotated[Caller, Depends(known_caller)]
+
+
 def _caller_with(scope: Scope) -> Callable[..., Awaitable[Caller]]:
-    async def caller(
-        service: ServiceDep, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-    ) -> Caller:
-        if credentials is None:
-            raise Unauthorized(
-                "missing_key",
-                "The request carries no API key.",
-                hint="Send `Authorization: Bearer <key>`.",
-            )
-        known = service.recent_callers.find(credentials.credentials)
-        if known is None:
-            known = await run_in_threadpool(_authenticate, service, credentials.credentials)
+    async def caller(known: AnyCaller) -> Caller:
         if not known.scopes & {scope, "admin"}:
             raise Forbidden(
                 "missing_scope",
@@ -116,8 +102,10 @@ def _caller_with(scope: Scope) -> Callable[..., Awaitable[Caller]]:
 
 def _authenticate(service: Service, key: str) -> Caller:
     with service.database.read() as session:
-        row = Keys(session, service.settings.secret_bytes).authenticate(key)
-    caller = Caller(row.tenant, frozenset(row.scopes), actor=f"{row.name} ({row.id})")
+        known = Keys(session, service.settings.secret_bytes).authenticate(key)
+    row = known.row
+    actor = f"{row.user}: {row.name} ({row.id})" if row.user else f"{row.name} ({row.id})"
+    caller = Caller(row.id, row.tenant, frozenset(row.scopes), actor, known.until, known.is_previous)
     service.recent_callers.remember(key, caller)
     return caller
 

@@ -1,12 +1,13 @@
 """Which models a selection is about: those it names, or all that its zoo and its constraints leave."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
 from app.domain.errors import BadRequest, Conflict
-from app.domain.model_constraints import BOUNDS, ModelConstraints, bounded_fact
+from app.domain.model_constraints import BOUNDS, ModelConstraints, bounded
+from app.domain.model_description import ModelDescription
+from app.storage.repositories.model_filters import describe
 from app.storage.repositories.models import Models
 from app.storage.repositories.zoos import Zoos
 from app.storage.tables import Model
@@ -43,7 +44,7 @@ def choose_models(
 
 def _refuse_unfit(chosen: Sequence[Model], constraints: ModelConstraints, members: frozenset[str] | None) -> None:
     for position, model in enumerate(chosen):
-        broken = list(constraints.broken_by(model.spec, model.facts, model.tags))
+        broken = list(constraints.broken_by(describe(model), model.tags))
         if members is not None and model.name not in members:
             broken.append("zoo")
         if broken:
@@ -69,13 +70,13 @@ def _none_active(zoo: str | None, unchecked: int) -> Conflict:
 
 def _none_fits(constraints: ModelConstraints, models: Sequence[Model]) -> Conflict:
     """Return the error of constraints that no model satisfies: what each leaves, and which one to loosen."""
-    broken = [frozenset(constraints.broken_by(model.spec, model.facts, model.tags)) for model in models]
+    broken = [frozenset(constraints.broken_by(describe(model), model.tags)) for model in models]
     left = {name: sum(name not in one for one in broken) for name in constraints.names}
     gained = {name: broken.count(frozenset({name})) for name in constraints.names}
     loosened = max(gained, key=lambda name: gained[name])
     told = ", ".join(f"{name} leaves {count}" for name, count in left.items())
     is_enough = gained[loosened] > 0
-    near = [model.facts or {} for model, one in zip(models, broken, strict=True) if one == {loosened}]
+    near = [describe(model) for model, one in zip(models, broken, strict=True) if one == {loosened}]
     return Conflict(
         "no_model_satisfies_constraints",
         f"Of {len(models)} active models, none satisfies all constraints. Alone, {told}.",
@@ -86,7 +87,7 @@ def _none_fits(constraints: ModelConstraints, models: Sequence[Model]) -> Confli
     )
 
 
-def _nearest(name: str, facts: Sequence[Mapping[str, Any]]) -> str:
-    values = [bounded_fact(name, one) for one in facts] if name in BOUNDS else []
+def _nearest(name: str, models: Sequence[ModelDescription]) -> str:
+    values = [bounded(name, one) for one in models] if name in BOUNDS else []
     known = [value for value in values if value is not None]
     return f"; {name} of {min(known):.15g} would do for one" if known else ""

@@ -7,20 +7,25 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import contextmanager_in_threadpool
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
-from app.api.access import Caller, Reader, Service, ServiceDep, Writer
+from app.api.access import Reader, Service, ServiceDep, Writer
 from app.api.envelopes import MAX_NAME_LENGTH, After, Limit, ListOf, Progress
 from app.api.idempotency import Answer, IdempotencyKeyHeader, answer_once
 from app.api.polling import IfNoneMatch, Wait, answer_poll, point_to_job
 from app.api.problems import JobError, responses
+from app.api.recent_callers import Caller
 from app.api.upload import Received, receive
 from app.domain.errors import BadRequest, Conflict
+from app.domain.retention import LONGEST_DAYS, expiry
 from app.domain.states import DatasetState
 from app.storage.purge import purge_deleted
+from app.storage.repositories import audit
 from app.storage.repositories.datasets import Datasets
 from app.storage.repositories.paging import Page
+from app.storage.repositories.tenants import limits_of
+from app.storage.repositories.usage import Allowance
 from app.storage.tables import Dataset
 
 router = APIRouter(tags=["datasets"])
@@ -38,6 +43,7 @@ class DatasetView(BaseModel):
     created_at: datetime
     updated_at: datetime
     bytes: int
+    expires_at: datetime | None = Field(description="When it is deleted, if nothing on it is open by then.")
     sha256: str | None
     digest: str | None
     detected: dict[str, Any] | None
@@ -65,6 +71,7 @@ def view(row: Dataset) -> DatasetView:
         created_at=row.created_at,
         updated_at=row.updated_at,
         bytes=row.bytes,
+        expires_at=row.expires_at,
         sha256=row.sha256,
         digest=row.digest,
         detected=row.report,
@@ -97,7 +104,8 @@ _UPLOAD_BODY = {
     summary="Upload a zip, tar or tar.gz of class folders",
     openapi_extra=_UPLOAD_BODY,
     responses=responses(
-        400, 401, 403, 413, 422, also={200: {"model": DatasetView, "description": "These bytes were uploaded before"}}
+        *(400, 401, 403, 413, 422, 507),
+        also={200: {"model": DatasetView, "description": "These bytes were uploaded before"}},
     ),
 )
 async def upload_dataset(
@@ -108,14 +116,24 @@ async def upload_dataset(
     name: Annotated[
         str | None, Query(min_length=1, max_length=MAX_NAME_LENGTH, description="A name for people.")
     ] = None,
+    retention_days: Annotated[
+        float | None,
+        Query(
+            gt=0,
+            le=LONGEST_DAYS,
+            allow_inf_nan=False,
+            description="Delete it so many days after now; without it, as the service is set up to.",
+        ),
+    ] = None,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Any:
     """Stream an archive in; a worker unpacks and checks it. The same bytes again give the same data set."""
-    dataset_id = await run_in_threadpool(_start, service, caller, name)
+    dataset_id, max_bytes = await run_in_threadpool(_start, service, caller, name)
     try:
         async with contextmanager_in_threadpool(service.objects.create(f"uploads/{dataset_id}")) as file:
-            received = await receive(request, file, max_bytes=service.settings.max_upload_bytes)
-        answer = await run_in_threadpool(_complete, service, caller, dataset_id, received, name, idempotency_key)
+            received = await receive(request, file, max_bytes=max_bytes)
+        asked = name, retention_days
+        answer = await run_in_threadpool(_complete, service, caller, dataset_id, received, asked, idempotency_key)
     except BaseException:
         await run_in_threadpool(_abandon, service, caller, dataset_id)
         raise
@@ -123,9 +141,14 @@ async def upload_dataset(
     return answer.body
 
 
-def _start(service: Service, caller: Caller, name: str | None) -> str:
+def _start(service: Service, caller: Caller, name: str | None) -> tuple[str, int]:
+    """Return the id of an upload that begins, and how many bytes it may have: no more than fit into an empty tenant."""
     with service.database.write() as session:
-        return Datasets(session, caller.tenant).start(name or "dataset").id
+        quota = limits_of(session, caller.tenant).bytes
+        max_bytes = (
+            service.settings.max_upload_bytes if quota is None else min(quota, service.settings.max_upload_bytes)
+        )
+        return Datasets(session, caller.tenant).start(name or "dataset").id, max_bytes
 
 
 def _complete(
@@ -133,18 +156,25 @@ def _complete(
     caller: Caller,
     dataset_id: str,
     received: Received,
-    name: str | None,
+    asked: tuple[str | None, float | None],
     idempotency_key: str | None,
 ) -> Answer:
-    name = name or received.name or "dataset"
+    name, retention_days = asked[0] or received.name or "dataset", asked[1]
+    expires_at = expiry(retention_days or service.settings.retention_days)
     with service.database.write() as session:
         datasets = Datasets(session, caller.tenant)
 
         def take() -> tuple[int, DatasetView]:
-            row, is_new = datasets.receive(dataset_id, name=name, sha256=received.sha256, size=received.size)
+            allowance = Allowance(session, caller.tenant, "bytes", "datasets")
+            row, is_new = datasets.receive(
+                dataset_id, name=name, sha256=received.sha256, size=received.size, expires_at=expires_at
+            )
+            if is_new:  # the same bytes again take no more room
+                allowance.demand(bytes=received.size, datasets=1)
             return 202 if is_new else 200, view(row)
 
-        answer = answer_once(session, caller.tenant, idempotency_key, ("datasets", name, received.sha256), take)
+        request = "datasets", name, received.sha256, f"{retention_days}"
+        answer = answer_once(session, caller.tenant, idempotency_key, request, take)
         if not answer.is_new:
             datasets.abandon(dataset_id)
     if answer.body["id"] == dataset_id:
@@ -173,7 +203,7 @@ def list_datasets(service: ServiceDep, caller: Reader, limit: Limit = 50, after:
     "/v1/datasets/{dataset_id}",
     response_model=DatasetView,
     summary="Read what was understood of a data set",
-    responses=responses(401, 403, 404, 422),
+    responses=responses(401, 403, 404, 410, 422),
 )
 async def get_dataset(
     dataset_id: str,
@@ -196,7 +226,7 @@ async def get_dataset(
 @router.get(
     "/v1/datasets/{dataset_id}/files",
     summary="List every file that was ignored, corrupt or left out, with the reason",
-    responses=responses(401, 403, 404, 409, 422),
+    responses=responses(401, 403, 404, 409, 410, 422),
 )
 def list_files(
     dataset_id: str, service: ServiceDep, caller: Reader, limit: Limit = 200, after: After = None
@@ -225,12 +255,22 @@ def list_files(
     "/v1/datasets/{dataset_id}",
     status_code=204,
     summary="Delete a data set and everything computed from it",
-    responses=responses(401, 403, 404, 409, 422),
+    responses=responses(401, 403, 404, 409, 410, 422),
 )
 def delete_dataset(dataset_id: str, service: ServiceDep, caller: Writer) -> None:
     """Delete a data set, its images, features and scores. Rankings made from it stay readable."""
     with service.database.write() as session:
-        Datasets(session, caller.tenant).delete(dataset_id)
+        datasets = Datasets(session, caller.tenant)
+        row = datasets.get(dataset_id)
+        datasets.delete(dataset_id)
+        audit.record(
+            session,
+            actor=caller.actor,
+            tenant=caller.tenant,
+            action="dataset_deleted",
+            target=dataset_id,
+            details={"name": row.name, "bytes": row.bytes},
+        )
     purge_deleted(service.database, service.objects)
 
 

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from app.domain.errors import BadRequest
+from app.domain.retention import LONGEST_DAYS
 from app.storage.repositories.paging import Page
 
 Item = TypeVar("Item")
@@ -58,6 +59,12 @@ async def refuse_unstorable_url(request: Request) -> None:
         )
 
 
+RetentionDays = Annotated[
+    float,
+    Field(
+        gt=0, le=LONGEST_DAYS, description="Delete it so many days after now; without it, as the service is set up to."
+    ),
+]
 Text = Annotated[str, AfterValidator(storable)]
 Name = Annotated[Text, Field(min_length=1, max_length=MAX_NAME_LENGTH)]
 JsonObject = Annotated[dict[str, Any], AfterValidator(storable)]
@@ -86,6 +93,14 @@ class ListOf(BaseModel, Generic[Item]):
         return ListOf(
             data=[view(row) for row in page.rows], has_more=page.next_cursor is not None, next_cursor=page.next_cursor
         )
+
+
+class Notice(BaseModel):
+    """Something that the user should know."""
+
+    code: str
+    detail: str
+    model: str | None = None
 
 
 class Progress(BaseModel):

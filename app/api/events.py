@@ -10,8 +10,9 @@ from fastapi import APIRouter, Header, Request
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from app.api.access import Caller, Reader, Service, ServiceDep
+from app.api.access import Reader, Service, ServiceDep
 from app.api.problems import responses
+from app.api.recent_callers import Caller
 from app.api.selections import SelectionView, read_view
 from app.domain.states import SELECTION_TERMINAL
 from app.storage.repositories.selections import Selections
@@ -27,7 +28,7 @@ _KEEP_ALIVE_SECONDS = 15.0
     summary="Watch a selection",
     response_class=StreamingResponse,
     responses=responses(
-        401, 403, 404, 422, also={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+        401, 403, 404, 410, 422, also={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
     ),
 )
 async def watch_selection(

@@ -78,7 +78,7 @@ class Explanation(BaseModel):
 @router.get(
     "/v1/selections/{selection_id}/models/{model}/explain",
     summary="Explain a model's place in the ranking",
-    responses=responses(401, 403, 404, 409, 422),
+    responses=responses(401, 403, 404, 409, 410, 422),
 )
 def explain(
     selection_id: str,

@@ -10,16 +10,18 @@ from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
 from app.api.access import Reader, ServiceDep, Writer
-from app.api.envelopes import After, Limit, ListOf, Name, Progress, StrictModel, Text
+from app.api.envelopes import After, Limit, ListOf, Name, Notice, Progress, RetentionDays, StrictModel, Text
 from app.api.idempotency import IdempotencyKeyHeader, answer_once
 from app.api.polling import IfNoneMatch, Wait, answer_poll, point_to_job
 from app.api.problems import JobError, responses
 from app.api.recipes import RecipeRequest
 from app.domain.errors import Conflict, NotFound
 from app.domain.finetuning import Recipe
+from app.domain.retention import expiry
 from app.storage.repositories.datasets import deleted_among
 from app.storage.repositories.finetunes import Finetunes
-from app.storage.repositories.models import Models
+from app.storage.repositories.models import Models, deprecations
+from app.storage.repositories.usage import Allowance
 from app.storage.tables import Finetune
 
 router = APIRouter(tags=["finetunes"])
@@ -39,10 +41,11 @@ class FinetuneRequest(StrictModel):
 
     dataset: Text = Field(description="Id of a data set that is ready.")
     models: Annotated[list[Text], Field(min_length=1, max_length=_MOST_MODELS)] = Field(
-        description="Ids or names of active models, the most promising first."
+        description="Ids or names of active models, or deprecated ones, the most promising first."
     )
     recipe: RecipeRequest | None = Field(default=None, description="What is left out is as in arXiv:2102.00084.")
     budget: FinetuneBudget | None = Field(default=None, description="Without it, every model is trained to the end.")
+    retention_days: RetentionDays | None = None
     name: Name | None = None
 
 
@@ -110,10 +113,12 @@ class FinetuneView(BaseModel):
     images: dict[str, int] | None = Field(description="How many train, choose the learning rate, and test.")
     asked: list[str] = Field(description="Ids of the models to train.")
     models: list[TunedModel] = Field(description="Those that have ended, the best first.")
+    warnings: list[Notice] = Field(description="Such as `model_deprecated`.")
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    expires_at: datetime | None = Field(description="When it is deleted, and its weights, if it has ended by then.")
     error: JobError | None
     links: dict[str, str]
 
@@ -136,10 +141,12 @@ def view(row: Finetune, *, has_weights: bool = True) -> FinetuneView:
         images=result.get("images"),
         asked=row.model_ids,
         models=[_tuned(path, found, has_weights=has_weights) for found in result.get("models", [])],
+        warnings=[Notice(**warning) for warning in row.warnings],
         created_at=row.created_at,
         updated_at=row.updated_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        expires_at=row.expires_at,
         error=JobError(**row.error) if row.error else None,
         links={"self": path, "cancel": f"{path}/cancel", "dataset": f"/v1/datasets/{row.dataset_id}"},
     )
@@ -160,7 +167,7 @@ def read_view(session: Session, row: Finetune) -> FinetuneView:
     status_code=202,
     response_model=FinetuneView,
     summary="Fine-tune models on a data set",
-    responses=responses(400, 401, 403, 404, 409, 413, 422),
+    responses=responses(400, 401, 403, 404, 409, 410, 413, 422),
 )
 def create_finetune(
     request: FinetuneRequest,
@@ -174,6 +181,8 @@ def create_finetune(
     with service.database.write() as session:
 
         def create() -> tuple[int, FinetuneView]:
+            allowance = Allowance(session, caller.tenant, "open_finetunes", "worker_seconds_per_day")
+            allowance.demand(open_finetunes=1, worker_seconds_per_day=1)
             models = Models(session).choose(request.models)
             row = Finetunes(session, caller.tenant).create(
                 request.dataset,
@@ -181,6 +190,8 @@ def create_finetune(
                 recipe.as_dict(),
                 request.name,
                 budget_seconds=request.budget.worker_seconds if request.budget else None,
+                expires_at=expiry(request.retention_days or service.settings.retention_days),
+                warnings=deprecations(models),
             )
             return 202, view(row)
 
@@ -205,7 +216,7 @@ def list_finetunes(service: ServiceDep, caller: Reader, limit: Limit = 50, after
     "/v1/finetunes/{finetune_id}",
     response_model=FinetuneView,
     summary="Poll a fine-tune",
-    responses=responses(401, 403, 404, 422),
+    responses=responses(401, 403, 404, 410, 422),
 )
 async def get_finetune(
     finetune_id: str,
@@ -230,7 +241,7 @@ async def get_finetune(
     status_code=202,
     response_model=FinetuneView,
     summary="Cancel a fine-tune",
-    responses=responses(401, 403, 404, 422),
+    responses=responses(401, 403, 404, 410, 422),
 )
 def cancel_finetune(finetune_id: str, service: ServiceDep, caller: Writer) -> FinetuneView:
     """End a fine-tune; models that were trained by then stay readable. Cancelling twice is the same as once."""
@@ -243,7 +254,7 @@ def cancel_finetune(finetune_id: str, service: ServiceDep, caller: Writer) -> Fi
     response_class=StreamingResponse,
     summary="Download tuned weights, their model card and a script",
     responses=responses(
-        401, 403, 404, 409, 422, also={200: {"content": {"application/zip": {"schema": {"type": "string"}}}}}
+        401, 403, 404, 409, 410, 422, also={200: {"content": {"application/zip": {"schema": {"type": "string"}}}}}
     ),
 )
 def get_weights(

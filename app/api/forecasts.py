@@ -98,7 +98,7 @@ Method = Literal["bilinear", "linear_probe", "frozen_kernel", "gradient_flow", "
 @router.get(
     "/v1/selections/{selection_id}/models/{model}/forecast",
     summary="Forecast a model's fine-tuning; parameters ask what if",
-    responses=responses(401, 403, 404, 409, 422),
+    responses=responses(401, 403, 404, 409, 410, 422),
 )
 def get_forecast(
     selection_id: str,

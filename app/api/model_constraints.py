@@ -7,7 +7,8 @@ from pydantic import Field
 
 from app.api.envelopes import StrictModel, Text
 from app.domain.labels import LABEL
-from app.domain.model_constraints import Capability, ModelConstraints
+from app.domain.model_constraints import ModelConstraints
+from app.domain.model_description import Capability
 
 _Bound = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Choice = Annotated[Text, Field(min_length=1, max_length=200)]

@@ -7,12 +7,15 @@ from pydantic import BaseModel, Field
 from pydantic_core import PydanticCustomError
 from starlette.concurrency import run_in_threadpool
 
-from app.api.access import Admin, Caller, Service, ServiceDep
+from app.api.access import Admin, Service, ServiceDep
 from app.api.envelopes import MAX_NAME_LENGTH, storable
 from app.api.problems import JobError, responses
+from app.api.recent_callers import Caller
+from app.api.weights import refuse_missing_upload
 from app.domain.errors import BadRequest
 from app.domain.model_spec import ModelSpec
 from app.manifest import Entry, parse_manifest
+from app.storage.objects import Objects
 from app.storage.repositories.model_import import Registration, import_models
 
 router = APIRouter(tags=["models"])
@@ -86,23 +89,8 @@ async def import_manifest(
     return await run_in_threadpool(_import, service, caller, entries, dry_run=dry_run)
 
 
-def refuse_unusual_name(spec: ModelSpec) -> None:
-    """Refuse a name that lists cannot show, or a database cannot store.
-
-    Raises:
-        BadRequest: ``invalid_model_spec``.
-    """
-    if len(spec.name) > MAX_NAME_LENGTH:
-        raise BadRequest(
-            "invalid_model_spec",
-            f"name: longer than {MAX_NAME_LENGTH} characters",
-            param="name",
-            hint="Choose a shorter name.",
-        )
-
-
 def _import(service: Service, caller: Caller, entries: list[Entry], *, dry_run: bool) -> ImportView:
-    errors = [entry.error or _refusal(entry.spec) for entry in entries]
+    errors = [entry.error or _refusal(entry.spec, service.objects) for entry in entries]
     right = [
         (entry.spec, entry.tags)
         for entry, error in zip(entries, errors, strict=True)
@@ -137,11 +125,11 @@ def _right(number: int, entry: Entry, registration: Registration) -> ImportedRow
     )
 
 
-def _refusal(spec: ModelSpec | None) -> BadRequest | None:
+def _refusal(spec: ModelSpec | None, objects: Objects) -> BadRequest | None:
     assert spec is not None
     try:
-        refuse_unusual_name(spec)
         storable(spec.as_dict())
+        refuse_missing_upload(spec, objects)
     except BadRequest as error:
         return error
     except PydanticCustomError as error:

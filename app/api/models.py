@@ -1,5 +1,6 @@
 """/v1/models: the zoo. Everybody reads it; admins register models, switch and tag them."""
 
+from collections.abc import Callable, Set
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -9,14 +10,18 @@ from pydantic import BaseModel, Field
 from app.api.access import Admin, Reader, ServiceDep
 from app.api.envelopes import After, JsonObject, Limit, ListOf, StrictModel, Text
 from app.api.model_constraints import ConstraintsQuery
-from app.api.model_import import refuse_unusual_name
 from app.api.polling import IfNoneMatch, Wait, answer_poll, point_to_job
 from app.api.problems import JobError, responses
+from app.api.recent_callers import Caller
+from app.api.weights import refuse_missing_upload
 from app.domain.errors import BadRequest
 from app.domain.labels import read_tags
+from app.domain.model_description import Capability
+from app.domain.model_sources import for_every_reader
 from app.domain.states import ModelState
 from app.manifest import read_row
 from app.storage.repositories.model_events import events_of
+from app.storage.repositories.model_filters import describe
 from app.storage.repositories.models import Models
 from app.storage.repositories.zoos import Zoos
 from app.storage.tables import Model, ModelEvent
@@ -36,6 +41,13 @@ class ModelView(BaseModel):
     spec: dict[str, Any]
     facts: dict[str, Any] | None
     checks: list[dict[str, Any]]
+    license: str = Field(description="This and what follows is what constraints and results go by.")
+    pretraining: list[str] = Field(description="Data sets.")
+    family: str | None
+    parameters: int | None
+    gflops: float | None = Field(description="10^9 floating-point operations an image.")
+    memory_bytes: int | None = Field(description="Of the weights and a forward pass of 32 images.")
+    capabilities: list[Capability]
     tags: list[str]
     reason: str | None = Field(description="Of the last change of its status.")
     error: JobError | None
@@ -47,12 +59,14 @@ class ModelView(BaseModel):
 class ModelPatch(StrictModel):
     """What may change about a model: its status, its tags or both. Each change is a line of its audit log."""
 
-    status: Literal["active", "disabled", "deprecated", "pending"] | None = Field(
+    status: Literal["active", "disabled", "deprecated", "pending", "rejected"] | None = Field(
         default=None,
         description="`disabled`: in no selection; `deprecated`: only in those that name it; `pending`: a model that "
-        "was rejected or quarantined is checked again.",
+        "was rejected or quarantined is checked again; `rejected`: one whose checks have not ended is withdrawn.",
     )
     tags: list[str] | None = Field(default=None, description="In place of those it has.")
+    add_tags: list[str] | None = Field(default=None, description="Beside those it has, whatever they are.")
+    remove_tags: list[str] | None = Field(default=None, description="Which it may have or not.")
     reason: Annotated[Text, Field(max_length=1000)] | None = Field(
         default=None, description="For the audit log; a model is deprecated only with one."
     )
@@ -78,7 +92,8 @@ def event_view(row: ModelEvent) -> ModelEventView:
 
 
 def view(row: Model) -> ModelView:
-    """Return a row as users see it."""
+    """Return a row as admins see it."""
+    known = describe(row)
     return ModelView(
         id=row.id,
         name=row.name,
@@ -88,6 +103,13 @@ def view(row: Model) -> ModelView:
         spec=row.spec,
         facts=row.facts,
         checks=row.checks or [],
+        license=known.license,
+        pretraining=list(known.pretrained_on),
+        family=known.family,
+        parameters=known.parameters,
+        gflops=known.gflops,
+        memory_bytes=None if known.memory_bytes is None else round(known.memory_bytes),
+        capabilities=list(known.capabilities),
         tags=row.tags,
         reason=row.reason,
         error=JobError(**row.error) if row.error else None,
@@ -95,6 +117,19 @@ def view(row: Model) -> ModelView:
         updated_at=row.updated_at,
         links={"self": f"/v1/models/{row.id}", "events": f"/v1/models/{row.id}/events"},
     )
+
+
+def reader_view(row: Model) -> ModelView:
+    """Return a row as everybody sees it: without the queries of addresses, which may open what is behind them."""
+    model = view(row)
+    model.spec = for_every_reader(model.spec)
+    if model.facts and isinstance(model.facts.get("resolved"), dict):
+        model.facts = {**model.facts, "resolved": for_every_reader(model.facts["resolved"])}
+    return model
+
+
+def _view_for(caller: Caller) -> Callable[[Model], ModelView]:
+    return view if "admin" in caller.scopes else reader_view
 
 
 _EXAMPLE = {
@@ -127,7 +162,7 @@ def register_model(
     `tags` beside its fields are the model's, and no part of the specification.
     """
     model_spec, tags = read_row(spec)
-    refuse_unusual_name(model_spec)
+    refuse_missing_upload(model_spec, service.objects)
     with service.database.write() as session:
         row, is_new = Models(session, actor=caller.actor).register(model_spec, tags=tags)
         model = view(row)
@@ -152,7 +187,7 @@ def list_models(
         if zoo is not None:
             Zoos(session).require(zoo)
         page = Models(session).page(limit=limit, cursor=after, state=status, constraints=constraints, zoo=zoo)
-    return ListOf.of(page, view)
+    return ListOf.of(page, _view_for(caller))
 
 
 @router.get(
@@ -169,7 +204,16 @@ async def get_model(
     if_none_match: IfNoneMatch = None,
 ) -> Any:
     """Return one model version; `wait` holds the answer while it is being checked."""
-    return await answer_poll(service, Models, model_id, lambda _, row: view(row), known=if_none_match, wait=wait)
+    show = _view_for(caller)
+    return await answer_poll(
+        service,
+        Models,
+        model_id,
+        lambda _, row: show(row),
+        known=if_none_match,
+        wait=wait,
+        shown_as=show.__name__,
+    )
 
 
 @router.get(
@@ -189,16 +233,14 @@ def list_events(
 
 @router.patch(
     "/v1/models/{model_id}",
-    summary="Switch a model on or off, check it again, tag it",
+    summary="Switch a model on or off, withdraw it, check it again, tag it",
     responses=responses(400, 401, 403, 404, 409, 413, 422),
 )
 def change_model(model_id: str, patch: ModelPatch, service: ServiceDep, caller: Admin) -> ModelView:
     """Change a model's status or tags; rankings made with it stay as they are."""
-    if patch.status is None and patch.tags is None:
-        raise BadRequest(
-            "invalid_request", "Neither a status nor tags are given.", param="status", hint="Say what is to change."
-        )
     tags = None if patch.tags is None else read_tags(patch.tags)
+    add, remove = read_tags(patch.add_tags or [], "add_tags"), read_tags(patch.remove_tags or [], "remove_tags")
+    _refuse_unclear(patch, set(add) & set(remove))
     with service.database.write() as session:
         models = Models(session, actor=caller.actor)
         row = models.get(model_id)
@@ -207,7 +249,24 @@ def change_model(model_id: str, patch: ModelPatch, service: ServiceDep, caller: 
             row = models.switch(model_id, ModelState(patch.status), patch.reason)
         if tags is not None:
             row = models.tag(model_id, tags, patch.reason)
+        if add or remove:
+            row = models.change_tags(model_id, add=add, remove=remove, reason=patch.reason)
         model = view(row)
     if model.status == ModelState.PENDING != was:
         service.bell.ring("model", model_id)
     return model
+
+
+def _refuse_unclear(patch: ModelPatch, both: Set[str]) -> None:
+    """Refuse a change of nothing, and changes of tags that contradict each other: ``both`` are added and removed."""
+    if all(wanted is None for wanted in (patch.status, patch.tags, patch.add_tags, patch.remove_tags)):
+        raise BadRequest(
+            "invalid_request", "Neither a status nor tags are given.", param="status", hint="Say what is to change."
+        )
+    changes = patch.add_tags is not None or patch.remove_tags is not None
+    if patch.tags is not None and changes:
+        hint = "Give tags to replace all of them, or add_tags and remove_tags to keep the others."
+        raise BadRequest("invalid_tags", "tags: given together with a change of tags", param="tags", hint=hint)
+    if both:
+        told = f"remove_tags: {', '.join(sorted(both))} are in add_tags, too"
+        raise BadRequest("invalid_tags", told, param="remove_tags", hint="Give each tag once.")

@@ -79,6 +79,7 @@ async def answer_poll(
     *,
     known: str | None,
     wait: float,
+    shown_as: str = "",
 ) -> Response:
     """Answer a poll of one job: 304 if the caller knows its state, else the job.
 
@@ -91,6 +92,7 @@ async def answer_poll(
         view: returns the job as users see it; its revision changes with everything that it shows.
         known: the caller's If-None-Match, if any.
         wait: seconds to hold the answer.
+        shown_as: tells callers apart to whom ``view`` shows a job differently.
 
     Raises:
         NotFound: the caller has no such job.
@@ -106,11 +108,11 @@ async def answer_poll(
             revision, _ = jobs.revision(job_id)
             if is_known(revision, known):
                 return not_modified(revision)
-            body = service.recent_answers.find(job_id, revision)
+            body = service.recent_answers.find(job_id + shown_as, revision)
             if body is None:
                 job = view(session, jobs.get(job_id))
                 revision, body = job.revision, job.model_dump_json()
-                service.recent_answers.remember(job_id, revision, body)
+                service.recent_answers.remember(job_id + shown_as, revision, body)
         return Response(body, media_type="application/json", headers={"ETag": etag(revision)})
 
     if wait:

@@ -7,15 +7,19 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from prometheus_client import Counter
 from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from app.domain.errors import BadRequest, ForetuneError, Unavailable
+from app.api.body_limit import BodyTooLarge
+from app.domain.errors import BadRequest, ForetuneError, TooManyRequests, Unavailable
+from app.storage.full_disk import is_out_of_room, storage_full
 
 log = structlog.get_logger()
 
+_PROBLEMS = Counter("foretune_problems_total", "Requests that were answered with a problem, by its code.", ["code"])
 _TITLES = {
     400: "Bad request",
     401: "Unauthorized",
@@ -23,11 +27,14 @@ _TITLES = {
     404: "Not found",
     405: "Method not allowed",
     409: "Conflict",
+    410: "Gone",
     413: "Payload too large",
     415: "Unsupported media type",
     422: "Unprocessable request",
+    429: "Too many requests",
     500: "Internal error",
     503: "Service unavailable",
+    507: "Insufficient storage",
 }
 
 
@@ -58,6 +65,7 @@ class JobError(BaseModel):
 
 def respond(request: Request, error: ForetuneError, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return the problem response of an error."""
+    _PROBLEMS.labels(error.code).inc()
     problem = Problem(
         type=f"urn:foretune:error:{error.code}",
         title=_TITLES.get(error.http_status, "Error"),
@@ -72,13 +80,13 @@ def respond(request: Request, error: ForetuneError, headers: Mapping[str, str] |
 
 
 def responses(*statuses: int, also: dict[int | str, dict[str, Any]] | None = None) -> dict[int | str, dict[str, Any]]:
-    """Document the problems a route may answer with, besides 503, and ``also`` its other answers."""
+    """Document the problems a route may answer with, besides 429 and 503, and ``also`` its other answers."""
     return (also or {}) | {
         status: {
             "description": _TITLES[status],
             "content": {"application/problem+json": {"schema": _PROBLEM_SCHEMA}},
         }
-        for status in (*statuses, 503)
+        for status in (*statuses, 429, 503)
     }
 
 
@@ -99,6 +107,8 @@ def _foretune_error(request: Request, error: Exception) -> JSONResponse:
         headers["WWW-Authenticate"] = "Bearer"
     if error.http_status == 503:
         headers["Retry-After"] = "5"
+    if isinstance(error, TooManyRequests):
+        headers["Retry-After"] = str(error.retry_after)
     return respond(request, error, headers)
 
 
@@ -143,7 +153,7 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
     known = BadRequest(
         code,
         f"{request.method} {request.url.path}: {error.detail}.",
-        hint="The routes are listed at /docs.",
+        hint=error.hint if isinstance(error, BodyTooLarge) else "The routes are listed at /docs.",
         status=error.status_code,
     )
     return respond(request, known, error.headers)
@@ -151,6 +161,8 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
 
 def _database_error(request: Request, error: Exception) -> JSONResponse:
     log.error("database.unavailable", error=str(error), path=request.url.path)
+    if is_out_of_room(error):
+        return respond(request, storage_full("The database", "on the disk of the database"))
     down = Unavailable(
         "database_unavailable", "The database does not answer.", hint="Try again in a few seconds; see /readyz."
     )

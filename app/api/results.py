@@ -9,12 +9,14 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, Field
 
 from app.api.access import Reader, ServiceDep
+from app.api.envelopes import Notice
 from app.api.forecasts import ForecastTime, as_time
 from app.api.polling import IfNoneMatch, etag, is_known, not_modified
 from app.api.problems import JobError, responses
 from app.domain.states import SELECTION_TERMINAL
 from app.scoring.registry import RANKED_BY
 from app.storage.repositories.finetunes import proof_of
+from app.storage.repositories.model_filters import describe
 from app.storage.repositories.selections import Selections, evaluations_of, seen_revision
 from app.storage.tables import Evaluation, Finetune, Model, Selection
 
@@ -104,7 +106,7 @@ class Results(BaseModel):
     ranked_by: str
     verdict: str | None
     evidence: dict[str, Any]
-    warnings: list[dict[str, Any]] = Field(description="Of the selection, such as `model_deprecated`.")
+    warnings: list[Notice] = Field(description="Of the selection, such as `model_deprecated`.")
     data: list[RankedModel]
     has_more: bool = False
 
@@ -113,7 +115,7 @@ class Results(BaseModel):
     "/v1/selections/{selection_id}/results",
     response_model=Results,
     summary="Read the ranking",
-    responses=responses(401, 403, 404, 422, also={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}),
+    responses=responses(401, 403, 404, 410, 422, also={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}),
 )
 def get_results(
     selection_id: str,
@@ -160,14 +162,14 @@ def get_results(
         ranked_by=RANKED_BY,
         verdict=ranking.get("verdict"),
         evidence=ranking.get("evidence", {}),
-        warnings=selection.warnings,
+        warnings=[Notice(**warning) for warning in selection.warnings],
         data=rows,
     )
 
 
 def _row(selection: Selection, proof: Finetune | None, evaluation: Evaluation, model: Model) -> RankedModel:
     place = (selection.ranking or {}).get("models", {}).get(model.id, {})
-    result = evaluation.result or {}
+    result, described = evaluation.result or {}, describe(model)
     found = result.get("scores", {})
     if place and place.get("images") != result.get("images"):
         found = {}  # of more images than this place rests on: a race in progress, or ended by its budget
@@ -181,9 +183,9 @@ def _row(selection: Selection, proof: Finetune | None, evaluation: Evaluation, m
         model=model.id,
         name=model.name,
         version=model.version,
-        parameters=(model.facts or {}).get("parameters"),
-        license=model.spec["license"],
-        pretraining=(model.spec.get("pretraining") or {}).get("datasets", []),
+        parameters=described.parameters,
+        license=described.license,
+        pretraining=list(described.pretrained_on),
         score=place.get("accuracy"),
         probability_of_best=place.get("probability_of_best"),
         probability_of_top_k=place.get("probability_of_top_k"),

@@ -7,8 +7,8 @@ from pydantic import BaseModel, Field
 from app.api.envelopes import Progress
 from app.domain.states import EVALUATION_TERMINAL, FINETUNE_TERMINAL, SELECTION_TERMINAL, EvaluationState
 from app.scoring.registry import find
+from app.storage.repositories.evaluation_progress import EvaluationProgress
 from app.storage.repositories.finetunes import ProofProgress
-from app.storage.repositories.selections import EvaluationProgress
 from app.storage.tables import Selection
 
 _Stages = dict[str, tuple[float, float]]

@@ -8,30 +8,35 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from app.api.access import Caller, Reader, ServiceDep, Writer
+from app.api.access import Reader, ServiceDep, Writer
 from app.api.chosen_models import choose_models
-from app.api.envelopes import After, Limit, ListOf, Name, StrictModel, Text
+from app.api.envelopes import After, Limit, ListOf, Name, Notice, RetentionDays, StrictModel, Text
 from app.api.idempotency import IdempotencyKeyHeader, answer_once
 from app.api.model_constraints import ConstraintsRequest
 from app.api.polling import IfNoneMatch, Wait, answer_poll, point_to_job
 from app.api.problems import JobError, responses
+from app.api.recent_callers import Caller
 from app.api.recipes import HardwareRequest, RecipeRequest, TargetRequest
 from app.api.selection_progress import Proof, SelectionProgress, progress_view, proof_view
+from app.config import Settings
 from app.domain.errors import BadRequest
 from app.domain.finetuning import Recipe
 from app.domain.model_constraints import UNCONSTRAINED
+from app.domain.retention import expiry
 from app.scoring.registry import DEFAULT_SCORES, find
+from app.storage.repositories.evaluation_progress import EvaluationProgress, progress_of
 from app.storage.repositories.finetunes import ProofProgress, proofs_of
 from app.storage.repositories.selections import (
-    EvaluationProgress,
     Selections,
     next_selections,
-    progress_of,
     seen_revision,
 )
+from app.storage.repositories.usage import Allowance
 from app.storage.tables import Selection
 
 router = APIRouter(tags=["selections"])
+
+_MOST_RUNG = 16
 
 
 class Race(StrictModel):
@@ -99,15 +104,8 @@ class SelectionRequest(StrictModel):
     verify: Verify | None = Field(
         default=None, description="Fine-tune the first models for real, and say whether that bears the ranking out."
     )
+    retention_days: RetentionDays | None = None
     name: Name | None = None
-
-
-class SelectionWarning(BaseModel):
-    """Something that the user should know about a selection."""
-
-    code: str
-    detail: str
-    model: str | None = None
 
 
 class RaceView(Race):
@@ -130,7 +128,7 @@ class SelectionView(BaseModel):
     zoo: str | None
     constraints: dict[str, Any] | None
     watch: bool
-    warnings: list[SelectionWarning] = Field(description="Such as `model_deprecated`.")
+    warnings: list[Notice] = Field(description="Such as `model_deprecated`.")
     race: RaceView | None
     budget: Budget | None
     target: dict[str, Any] | None = Field(description="The fine-tuning that is forecast.")
@@ -143,6 +141,7 @@ class SelectionView(BaseModel):
     updated_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    expires_at: datetime | None = Field(description="When it is deleted, if it has ended by then.")
     error: JobError | None
     links: dict[str, str]
 
@@ -184,7 +183,7 @@ def view(
         zoo=row.zoo,
         constraints=row.constraints,
         watch=row.watch,
-        warnings=[SelectionWarning(**warning) for warning in row.warnings],
+        warnings=[Notice(**warning) for warning in row.warnings],
         race=RaceView(**row.race, looks=row.looks or []) if row.race else None,
         budget=Budget(worker_seconds=row.budget_seconds) if row.budget_seconds else None,
         target=row.target,
@@ -197,6 +196,7 @@ def view(
         updated_at=row.updated_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
+        expires_at=row.expires_at,
         error=JobError(**row.error) if row.error else None,
         links=links,
     )
@@ -219,7 +219,7 @@ def _viewer(session: Session, rows: Sequence[Selection]) -> Callable[[Selection]
     status_code=202,
     response_model=SelectionView,
     summary="Rank the zoo on a data set",
-    responses=responses(400, 401, 403, 404, 409, 413, 422),
+    responses=responses(400, 401, 403, 404, 409, 410, 413, 422),
 )
 def create_selection(
     request: SelectionRequest,
@@ -233,15 +233,15 @@ def create_selection(
     with service.database.write() as session:
 
         def create() -> tuple[int, SelectionView]:
-            row = _create(session, caller, request, service.settings.max_images)
+            row = _create(session, caller, request, service.settings)
             evaluations.extend(progress_of(session, [row.id])[row.id])
             return 202, view(row, evaluations, None)
 
         asked = "selections", request.model_dump_json(exclude_unset=True)
         answer = answer_once(session, caller.tenant, idempotency_key, asked, create)
-    for evaluation in evaluations:
+    for evaluation in evaluations[:_MOST_RUNG]:
         if not service.bell.ring("evaluation", evaluation.id):
-            break  # the broker is down; the workers' sweep finds the rest
+            break  # the broker is down; the workers' sweep finds the rest, as it finds those that are not rung here
     point_to_job(response, answer.status, answer.path)
     return answer.body
 
@@ -263,7 +263,9 @@ def _refuse_watch_with(request: SelectionRequest) -> None:
         )
 
 
-def _create(session: Session, caller: Caller, request: SelectionRequest, max_images: int) -> Selection:
+def _create(session: Session, caller: Caller, request: SelectionRequest, settings: Settings) -> Selection:
+    allowance = Allowance(session, caller.tenant, "open_selections", "worker_seconds_per_day")
+    allowance.demand(open_selections=1, worker_seconds_per_day=1)
     if request.hardware and not request.target:
         raise BadRequest(
             "hardware_without_target",
@@ -288,7 +290,8 @@ def _create(session: Session, caller: Caller, request: SelectionRequest, max_ima
         constraints=constraints.as_dict() or None,
         zoo=request.zoo,
         watch=request.watch,
-        max_images=max_images,
+        max_images=settings.max_images,
+        expires_at=expiry(request.retention_days or settings.retention_days),
     )
 
 
@@ -306,7 +309,7 @@ def list_selections(
     "/v1/selections/{selection_id}",
     response_model=SelectionView,
     summary="Poll a selection",
-    responses=responses(401, 403, 404, 422),
+    responses=responses(401, 403, 404, 410, 422),
 )
 async def get_selection(
     selection_id: str,
@@ -331,7 +334,7 @@ async def get_selection(
     status_code=202,
     response_model=SelectionView,
     summary="Cancel a selection",
-    responses=responses(401, 403, 404, 422),
+    responses=responses(401, 403, 404, 410, 422),
 )
 def cancel_selection(selection_id: str, service: ServiceDep, caller: Writer) -> SelectionView:
     """End a selection, and its watch; what was ranked so far stays readable. Cancelling twice is the same as once."""

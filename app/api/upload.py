@@ -245,7 +245,8 @@ def _invalid_name() -> BadRequest:
 def _too_large(max_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(
         "upload_too_large",
-        f"The upload is larger than the {max_bytes} bytes that this service accepts.",
+        f"The upload is larger than the {max_bytes} bytes that this service accepts of you.",
         param="file",
-        hint="Of images, 512 pixels on the shorter side are enough; FORETUNE_MAX_UPLOAD_BYTES sets the limit.",
+        hint="Of images, 512 pixels on the shorter side are enough; FORETUNE_MAX_UPLOAD_BYTES sets the limit, or the "
+        "bytes that your tenant may store.",
     )

@@ -11,8 +11,10 @@ from starlette.concurrency import run_in_threadpool
 from app.api.access import Admin, ServiceDep
 from app.api.problems import responses
 from app.api.upload import receive
+from app.domain.errors import BadRequest
+from app.domain.model_spec import ModelSpec, UploadSource
 from app.domain.safetensors_header import SafetensorsHeader
-from app.storage.objects import uploaded_weights
+from app.storage.objects import Objects, uploaded_weights
 
 router = APIRouter(tags=["models"])
 
@@ -43,6 +45,22 @@ class WeightsView(BaseModel):
     links: dict[str, str]
 
 
+def refuse_missing_upload(spec: ModelSpec, objects: Objects) -> None:
+    """Refuse a specification whose source is an upload that is not there.
+
+    Raises:
+        BadRequest: ``unknown_weights``.
+    """
+    source = spec.source
+    if isinstance(source, UploadSource) and not objects.exists(uploaded_weights(source.sha256)):
+        raise BadRequest(
+            "unknown_weights",
+            f"source.sha256: no weights with SHA-256 {source.sha256} were uploaded",
+            param="source.sha256",
+            hint="Upload the safetensors file: POST /v1/weights, or `foretune models upload FILE`.",
+        )
+
+
 class _Checked:
     """Writes a file whose header is looked at on the way."""
 
@@ -62,7 +80,7 @@ class _Checked:
     summary="Upload a safetensors file",
     openapi_extra=_BODY,
     responses=responses(
-        *(400, 401, 403, 413, 422),
+        *(400, 401, 403, 413, 422, 507),
         also={200: {"model": WeightsView, "description": "These bytes were uploaded before"}},
     ),
 )

@@ -11,13 +11,16 @@ from sqlalchemy.orm import Session
 from app.api.access import Admin, Reader, ServiceDep
 from app.api.envelopes import After, Limit, ListOf, StrictModel, Text
 from app.api.problems import responses
-from app.domain.labels import LABEL
+from app.domain.errors import BadRequest
+from app.domain.labels import LABEL, LABEL_HINT, is_label
 from app.storage.repositories.zoos import Zoos
 from app.storage.tables import Zoo
 
 router = APIRouter(tags=["zoos"])
 
-NewName = Annotated[str, Path(pattern=f"^{LABEL}$", description="Letters a-z, digits, `.`, `_` and `-`.")]
+NewName = Annotated[
+    str, Path(description="Letters a-z, digits, `.`, `_` and `-`.", json_schema_extra={"pattern": f"^{LABEL}$"})
+]
 
 
 class ZooRequest(StrictModel):
@@ -82,6 +85,8 @@ def get_zoo(name: str, service: ServiceDep, caller: Reader) -> ZooView:
 )
 def put_zoo(name: NewName, request: ZooRequest, response: Response, service: ServiceDep, caller: Admin) -> ZooView:
     """Give a zoo this description and these members, whatever it had before."""
+    if not is_label(name):
+        raise BadRequest("invalid_request", f"{name[:60]!r} is no name of a zoo.", param="name", hint=LABEL_HINT)
     with service.database.write() as session:
         zoo, is_new = Zoos(session, actor=caller.actor).put(name, request.description, request.models)
         answer = _viewer(session, [zoo])(zoo)

@@ -67,6 +67,8 @@ def start(
     with session(as_json=as_json) as (terminal, client):
         dataset_id = find_dataset(client, dataset).id
         made = client.finetunes.create(dataset_id, model, recipe=recipe, budget_seconds=budget, name=name)
+        for warning in made.warnings:
+            terminal.note(f"{warning.detail} ({warning.code})", style="yellow")
         if no_wait:
             terminal.answer(made, made.id)
             terminal.note(f"Follow it: foretune finetune watch {made.id}")

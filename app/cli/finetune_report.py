@@ -26,6 +26,8 @@ def _parts(finetune: Finetune) -> Iterator[RenderableType]:
         yield listing(_COLUMNS, map(_row, models))
         yield Text()
         yield Text(_legend(finetune), style="dim")
+    for warning in finetune.warnings:
+        yield Text(printable(f"{warning.detail} ({warning.code})"), style="yellow")
     codes = sorted({code for model in models for code in model.warnings})
     if codes:
         yield Text("Warnings: " + ", ".join(codes) + ".", style="yellow")

@@ -1,5 +1,7 @@
 """Data sets and models by id, or by the name that a person remembers."""
 
+from collections.abc import Collection
+
 from app.client import Dataset, Failure, Foretune, Model
 
 
@@ -18,8 +20,14 @@ def find_dataset(client: Foretune, name: str) -> Dataset:
     raise Failure("dataset_not_found", message, param="dataset", hint=hint)
 
 
-def find_model(client: Foretune, name: str) -> Model:
-    """Return a model by its id; of a name, the active version, else the newest one.
+def find_model(client: Foretune, name: str, *preferred: Collection[str]) -> Model:
+    """Return a model by its id, or a version of this name.
+
+    Args:
+        client: of the service.
+        name: an id or a name.
+        preferred: statuses. Of a name, the newest version with one of the first is meant, else the newest with one of
+            the next and so on, else the newest at all. Where none is given, an active one comes first.
 
     Raises:
         Failure: ``model_not_found``.
@@ -28,6 +36,7 @@ def find_model(client: Foretune, name: str) -> Model:
         return client.models.get(name)
     versions = [model for model in client.models.list() if model.name == name]
     if versions:
-        return max(versions, key=lambda model: (model.status == "active", model.version))
+        wanted = preferred or (("active",),)
+        return max(versions, key=lambda model: (*(model.status in statuses for statuses in wanted), model.version))
     message, hint = f"There is no model named {name!r}.", "See `foretune models list`."
     raise Failure("model_not_found", message, param="model", hint=hint)

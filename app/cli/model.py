@@ -6,49 +6,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli import model_check, model_curation
-from app.cli.constraint_options import (
-    Capability,
-    Family,
-    License,
-    MaxGflops,
-    MaxMemory,
-    MaxParameters,
-    PretrainedOn,
-    Tag,
-    ZooName,
-    constraints,
-)
-from app.cli.model_specs import SPEC_HELP, read_specs
+from app.cli.amounts import counted
+from app.cli.constraint_options import ModelFilter
+from app.cli.model_fields import StatedFields
+from app.cli.model_specs import SPEC_HELP, is_weights_file, read_specs
+from app.cli.option_group import with_groups
 from app.cli.options import AsJson, ModelName, NoWait
 from app.cli.session import session
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from app.client import Model
+    from app.cli.terminal import Terminal
+    from app.client import Foretune, Model, Weights
 
 commands = typer.Typer(help="See the zoo of pretrained models, and add to it.", no_args_is_help=True)
 
 
 @commands.command("list")
+@with_groups
 def list_models(
     status: Annotated[str | None, typer.Option(help="Only models in this state, such as active.")] = None,
-    zoo: ZooName = None,
-    max_parameters: MaxParameters = None,
-    max_gflops: MaxGflops = None,
-    max_memory: MaxMemory = None,
-    license: License = None,  # noqa: A002
-    family: Family = None,
-    pretrained_on: PretrainedOn = None,
-    capability: Capability = None,
-    tag: Tag = None,
+    *,
+    wanted: ModelFilter,
     as_json: AsJson = False,
 ) -> None:
     """List models, newest first."""
     with session(as_json=as_json) as (terminal, client):
-        wanted = constraints(max_parameters, max_gflops, max_memory, license, family, pretrained_on, capability, tag)
         terminal.list(
-            list(client.models.list(status, constraints=wanted, zoo=zoo)),
+            list(client.models.list(status, constraints=wanted.constraints, zoo=wanted.zoo)),
             ("id", "name", "version", "status", "size", "pretrained on", "licence", "tags"),
             lambda one: (
                 one.id,
@@ -56,8 +42,8 @@ def list_models(
                 one.version,
                 f"{one.status}: {one.error.code}" if one.error else one.status,
                 _size(one),
-                ", ".join((_stated(one).get("pretraining") or {}).get("datasets", [])),
-                _stated(one).get("license"),
+                ", ".join(one.pretraining),
+                one.license,
                 ", ".join(one.tags),
             ),
         )
@@ -74,16 +60,29 @@ def show(model: ModelName, as_json: AsJson = False) -> None:
 
 
 @commands.command()
+@with_groups
 def add(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help=SPEC_HELP)],
+    *,
+    stated: StatedFields,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Register models and wait for their checks, as in: foretune models add torchvision:resnet50.IMAGENET1K_V2."""
-    from app.cli.following import follow_model, note_missing_worker
+    """Register models and wait for their checks, as in: foretune models add torchvision:resnet50.IMAGENET1K_V2.
 
+    A safetensors file is uploaded: foretune models add my.safetensors --architecture timm:resnet18 --classes 12
+    --license apache-2.0 --preprocessing imagenet.
+    """
+    from app.cli.following import follow_model, note_missing_worker
+    from app.manifest import read_row
+
+    specs = read_specs(spec, stated)
     with session(as_json=as_json) as (terminal, client):
-        models = [client.models.register(one) for one in read_specs(spec)]
+        if is_weights_file(spec):
+            read_row(specs[0])  # what is wrong with it is told before anything is sent
+            weights = _send(terminal, client, Path(spec))
+            specs[0]["source"] = {"type": "upload", "sha256": weights.sha256}
+        models = [client.models.register(one) for one in specs]
         if not no_wait and not all(model.has_ended for model in models):
             note_missing_worker(terminal, client)
             models = [follow_model(terminal, client, model) for model in models]
@@ -125,21 +124,27 @@ def upload(
     as_json: AsJson = False,
 ) -> None:
     """Send weights to the service and print their SHA-256, for a source {type: upload, sha256: ...}."""
-    from app.cli.progress import Bar
-
     with session(as_json=as_json) as (terminal, client):
-        with Bar(terminal, "uploading") as bar:
-            weights = client.models.upload(file, on_progress=bar.update)
-        terminal.note(f"{weights.tensors} tensors, {weights.bytes:,} bytes. Name them in a model within a day.")
+        weights = _send(terminal, client, file)
+        told = f"{counted(weights.tensors, 'tensor')}, {counted(weights.bytes, 'byte')}"
+        terminal.note(f"{told}. Name them in a model within a day.")
         terminal.answer(weights, weights.sha256)
 
 
 for _command in (
-    *(model_curation.enable, model_curation.disable, model_curation.deprecate, model_curation.recheck),
+    *(model_curation.enable, model_curation.disable, model_curation.deprecate),
+    *(model_curation.withdraw, model_curation.recheck),
     *(model_curation.tag, model_curation.untag, model_curation.log),
 ):
     commands.command()(_command)
 commands.command()(model_check.check)
+
+
+def _send(terminal: "Terminal", client: "Foretune", file: Path) -> "Weights":
+    from app.cli.progress import Bar
+
+    with Bar(terminal, "uploading") as bar:
+        return client.models.upload(file, on_progress=bar.update)
 
 
 def _text(file: Path) -> str:
@@ -159,8 +164,7 @@ def _stated(model: "Model") -> dict[str, Any]:
 
 
 def _size(model: "Model") -> str:
-    parameters = (model.facts or {}).get("parameters")
-    return f"{parameters / 1e6:.1f} M" if parameters else ""
+    return f"{model.parameters / 1e6:.1f} M" if model.parameters else ""
 
 
 def _report(model: "Model") -> "RenderableType":
@@ -171,8 +175,9 @@ def _report(model: "Model") -> "RenderableType":
     from app.cli.terminal import printable
 
     stated = _stated(model)
+    described = {field: stated.get(field) for field in ("architecture", "homepage", "notes")}
     rows: list[tuple[str, object]] = [
-        (field, stated[field]) for field in ("architecture", "license", "homepage", "notes") if stated.get(field)
+        (field, value) for field, value in (described | {"license": model.license}).items() if value
     ]
     if model.tags:
         rows.append(("tags", ", ".join(model.tags)))

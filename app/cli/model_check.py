@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.model_fields import StatedFields
 from app.cli.model_specs import SPEC_HELP, read_specs
+from app.cli.option_group import with_groups
 from app.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -24,8 +26,11 @@ _COMMAND = [sys.executable, "-m", "workers.zoo.local_check"]
 _STYLES = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 
 
+@with_groups
 def check(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help=SPEC_HELP)],
+    *,
+    stated: StatedFields,
     as_json: AsJson = False,
 ) -> None:
     """Run the admission checks of models on this machine, without a service and without registering anything.
@@ -37,7 +42,7 @@ def check(
     from app.manifest import read_row
 
     terminal = Terminal(as_json=as_json)
-    specs = read_specs(spec)
+    specs = read_specs(spec, stated)
     for one in specs:
         read_row(one)  # what is wrong with a later one is told before the first is fetched
     reports = _checked(terminal, specs, read_settings())

@@ -1,6 +1,6 @@
 """Switching models on and off, tagging them, and reading what was done to them: parts of ``foretune models``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,12 +18,14 @@ Tags = Annotated[list[str], typer.Argument(metavar="TAG...", help="Lower-case le
 
 def enable(model: ModelName, reason: Reason = None, as_json: AsJson = False) -> None:
     """Use a disabled or deprecated model again."""
-    _switch(model, lambda client, model_id: client.models.enable(model_id, reason), as_json=as_json)
+    usable = ("active", "disabled", "deprecated")
+    _switch(model, lambda client, model_id: client.models.enable(model_id, reason), usable, as_json=as_json)
 
 
 def disable(model: ModelName, reason: Reason = None, as_json: AsJson = False) -> None:
     """Leave a model out of later selections; rankings made with it stay as they are."""
-    _switch(model, lambda client, model_id: client.models.disable(model_id, reason), as_json=as_json)
+    used_first = ("active",), ("deprecated",), ("disabled",)
+    _switch(model, lambda client, model_id: client.models.disable(model_id, reason), *used_first, as_json=as_json)
 
 
 def deprecate(
@@ -32,38 +34,48 @@ def deprecate(
     as_json: AsJson = False,
 ) -> None:
     """Leave a model out of later selections that do not name it."""
-    _switch(model, lambda client, model_id: client.models.deprecate(model_id, reason), as_json=as_json)
+    active_first = ("active",), ("deprecated",)
+    _switch(model, lambda client, model_id: client.models.deprecate(model_id, reason), *active_first, as_json=as_json)
+
+
+def withdraw(model: ModelName, reason: Reason = None, as_json: AsJson = False) -> None:
+    """Stop the checks of a model that is not checked yet; recheck lets them run after all."""
+    unchecked = ("pending", "checking")
+    _switch(model, lambda client, model_id: client.models.withdraw(model_id, reason), unchecked, as_json=as_json)
 
 
 def recheck(model: ModelName, reason: Reason = None, as_json: AsJson = False) -> None:
-    """Check a model again that was rejected or quarantined for a cause outside of it."""
-    _switch(model, lambda client, model_id: client.models.recheck(model_id, reason), as_json=as_json)
+    """Check a model again that was rejected or quarantined for a cause outside of it, or withdrawn."""
+    refused = ("rejected", "quarantined")
+    _switch(model, lambda client, model_id: client.models.recheck(model_id, reason), refused, as_json=as_json)
 
 
-def _switch(name: str, change: Callable[["Foretune", str], "Model"], *, as_json: bool) -> None:
+def _switch(
+    name: str, change: Callable[["Foretune", str], "Model"], *preferred: Collection[str], as_json: bool
+) -> None:
+    """Change a model; of a name, the newest version that is in one of these states is meant, the first ones first."""
     from app.cli.lookup import find_model
 
     with session(as_json=as_json) as (terminal, client):
-        model = change(client, find_model(client, name).id)
+        model = change(client, find_model(client, name, *preferred).id)
         terminal.answer(model, f"{model.name} version {model.version} is {model.status}.")
 
 
 def tag(model: ModelName, tags: Tags, as_json: AsJson = False) -> None:
     """Add tags to a model."""
-    _tag(model, lambda had: had | set(tags), as_json=as_json)
+    _tag(model, lambda client, model_id: client.models.tag(model_id, tags), as_json=as_json)
 
 
 def untag(model: ModelName, tags: Tags, as_json: AsJson = False) -> None:
     """Take tags off a model."""
-    _tag(model, lambda had: had - set(tags), as_json=as_json)
+    _tag(model, lambda client, model_id: client.models.untag(model_id, tags), as_json=as_json)
 
 
-def _tag(name: str, change: Callable[[set[str]], set[str]], *, as_json: bool) -> None:
+def _tag(name: str, change: Callable[["Foretune", str], "Model"], *, as_json: bool) -> None:
     from app.cli.lookup import find_model
 
     with session(as_json=as_json) as (terminal, client):
-        found = find_model(client, name)
-        model = client.models.tag(found.id, sorted(change(set(found.tags))))
+        model = change(client, find_model(client, name).id)
         terminal.answer(model, f"{model.name}: {', '.join(model.tags) or 'no tags'}")
 
 

@@ -4,19 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.constraint_options import (
-    Capability,
-    Family,
-    License,
-    MaxGflops,
-    MaxMemory,
-    MaxParameters,
-    PretrainedOn,
-    Tag,
-    ZooName,
-    constraints,
-)
+from app.cli.amounts import counted
+from app.cli.constraint_options import ModelFilter
 from app.cli.forecast import duration
+from app.cli.option_group import with_groups
 from app.cli.options import AsJson
 from app.cli.session import session
 
@@ -26,28 +17,32 @@ if TYPE_CHECKING:
     from app.client import Plan
 
 
+@with_groups
 def plan(
     images: Annotated[int, typer.Option(help="Of the data set.")],
     models: Annotated[int | None, typer.Option(help="How many, like those of the zoo; by default the zoo's.")] = None,
-    workers: Annotated[int | None, typer.Option(help="How many, like those that run; by default these.")] = None,
+    workers: Annotated[int | None, typer.Option(help="How many; by default as many as run.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Their kind, such as cpu or what the maker calls the GPU; by default that of most."),
+    ] = None,
     score: Annotated[list[str] | None, typer.Option(help="As of `select`: those of gradients take longest.")] = None,
     forecast: Annotated[bool, typer.Option("--forecast", help="With a forecast of fine-tuning.")] = False,
-    zoo: ZooName = None,
-    max_parameters: MaxParameters = None,
-    max_gflops: MaxGflops = None,
-    max_memory: MaxMemory = None,
-    license: License = None,  # noqa: A002
-    family: Family = None,
-    pretrained_on: PretrainedOn = None,
-    capability: Capability = None,
-    tag: Tag = None,
+    *,
+    wanted: ModelFilter,
     as_json: AsJson = False,
 ) -> None:
     """Foretell how long ranking takes, from what was measured of each model and of past rankings."""
-    wanted = constraints(max_parameters, max_gflops, max_memory, license, family, pretrained_on, capability, tag)
     with session(as_json=as_json) as (terminal, client):
         found = client.plans.make(
-            images, models=models, workers=workers, scores=score, forecast=forecast, zoo=zoo, constraints=wanted
+            images,
+            models=models,
+            workers=workers,
+            device=device,
+            scores=score,
+            forecast=forecast,
+            zoo=wanted.zoo,
+            constraints=wanted.constraints,
         )
         terminal.answer(found, _page(found))
 
@@ -57,12 +52,13 @@ def _page(found: "Plan") -> "RenderableType":
     from rich.text import Text
 
     from app.cli.tables import facts
+    from app.cli.terminal import printable
 
     interval = ""
     if found.interval is not None:
         low, high = map(duration, found.interval)
         interval = f"  (80 % of times between {low} and {high})"
-    rests_on = f"{found.evaluations} past evaluations" if found.evaluations else "the speeds of admission alone"
+    rests_on = counted(found.evaluations, "past evaluation") if found.evaluations else "the speeds of admission alone"
     rows: list[tuple[str, object]] = [
         ("all ranked after", duration(found.seconds) + interval),
         ("first ranked after", duration(found.first_seconds)),
@@ -73,4 +69,6 @@ def _page(found: "Plan") -> "RenderableType":
     ]
     if found.unmeasured:
         rows.append(("of unknown speed", ", ".join(found.unmeasured)))
-    return Group(Text(f"{found.models} models on {found.images} images", style="bold"), facts(rows))
+    title = Text(f"{counted(found.models, 'model')} on {counted(found.images, 'image')}", style="bold")
+    warnings = [Text(printable(f"{warning.detail} ({warning.code})"), style="yellow") for warning in found.warnings]
+    return Group(title, facts(rows), *warnings)

@@ -5,7 +5,23 @@ from typing import Annotated
 
 import typer
 
-from app.cli import dataset, demo, explanation, finetune, forecast, key, model, plan, scores, selection, service, zoo
+from app.cli import (
+    admin,
+    dataset,
+    demo,
+    explanation,
+    finetune,
+    forecast,
+    key,
+    model,
+    plan,
+    scores,
+    selection,
+    service,
+    tenant,
+    webhook,
+    zoo,
+)
 
 program = typer.Typer(
     name="foretune",
@@ -54,3 +70,8 @@ program.add_typer(scores.commands, name="scores", rich_help_panel=_RANK)
 program.add_typer(model.commands, name="models", rich_help_panel=_MANAGE)
 program.add_typer(zoo.commands, name="zoos", rich_help_panel=_MANAGE)
 program.add_typer(key.commands, name="key", rich_help_panel=_MANAGE)
+program.add_typer(tenant.commands, name="tenants", rich_help_panel=_MANAGE)
+program.command(rich_help_panel=_MANAGE)(tenant.usage)
+program.command(rich_help_panel=_MANAGE)(tenant.audit)
+program.add_typer(webhook.commands, name="webhook", rich_help_panel=_MANAGE)
+program.add_typer(admin.commands, name="admin", rich_help_panel=_MANAGE)

@@ -5,18 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.constraint_options import (
-    Capability,
-    Family,
-    License,
-    MaxGflops,
-    MaxMemory,
-    MaxParameters,
-    PretrainedOn,
-    Tag,
-    ZooName,
-    constraints,
-)
+from app.cli.constraint_options import ModelFilter
+from app.cli.option_group import with_groups
 from app.cli.options import AsJson, DatasetName, NoWait, SelectionId
 from app.cli.session import session
 
@@ -27,6 +17,7 @@ if TYPE_CHECKING:
 _INTERRUPTED = 130
 
 
+@with_groups
 def select(
     dataset: DatasetName,
     model: Annotated[list[str] | None, typer.Option(help="Id or name; again for more. By default all.")] = None,
@@ -52,15 +43,8 @@ def select(
     verify_budget: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="With --verify: worker time that may be spent on it.")
     ] = None,
-    zoo: ZooName = None,
-    max_parameters: MaxParameters = None,
-    max_gflops: MaxGflops = None,
-    max_memory: MaxMemory = None,
-    license: License = None,  # noqa: A002
-    family: Family = None,
-    pretrained_on: PretrainedOn = None,
-    capability: Capability = None,
-    tag: Tag = None,
+    *,
+    wanted: ModelFilter,
     follow_zoo: Annotated[
         bool, typer.Option("--watch", help="Also rank models that join the zoo later, in selections that follow.")
     ] = False,
@@ -86,13 +70,12 @@ def select(
             follow_checks(terminal, client)
         rules = {"keep": keep, "error_probability": error}
         asked = {rule: value for rule, value in rules.items() if value is not None}
-        wanted = constraints(max_parameters, max_gflops, max_memory, license, family, pretrained_on, capability, tag)
         proof = {"k": verify} | ({} if verify_budget is None else {"budget_seconds": verify_budget})
         selection = client.selections.create(
             dataset_id,
             models=model,
-            zoo=zoo,
-            constraints=wanted,
+            zoo=wanted.zoo,
+            constraints=wanted.constraints,
             watch=follow_zoo,
             scores=score,
             race=asked or race,

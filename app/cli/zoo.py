@@ -4,12 +4,22 @@ from typing import Annotated
 
 import typer
 
+from app.cli.amounts import counted
 from app.cli.options import AsJson
 from app.cli.session import session
+from app.domain.labels import LABEL_HINT, is_label
 
 commands = typer.Typer(help="Name parts of the zoo, to rank only these.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(metavar="ZOO", help="Name of a zoo.")]
+
+def _named(zoo: str) -> str:
+    """Refuse a name that no zoo can have, and that might lead to another route than a zoo's."""
+    if not is_label(zoo):
+        raise typer.BadParameter(f"{zoo[:60]!r} is no name of a zoo. {LABEL_HINT}")
+    return zoo
+
+
+Name = Annotated[str, typer.Argument(metavar="ZOO", help="Name of a zoo.", callback=_named)]
 
 
 @commands.command("list")
@@ -50,7 +60,7 @@ def put(
                     raise
                 description = ""
         found = client.zoos.put(zoo, models or [], description=description)
-        terminal.answer(found, f"{found.name} has {len(found.models)} models.")
+        terminal.answer(found, f"{found.name} has {counted(len(found.models), 'model')}.")
 
 
 @commands.command()

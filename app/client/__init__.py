@@ -15,11 +15,14 @@ from app.client.resources import (
     Results,
     Selection,
 )
+from app.client.tenants import AuditEvent, Tenant, Usage
 from app.client.tuned_models import Finetune, TunedModel
+from app.client.webhook_signature import WebhookEvent, verify_webhook
 from app.client.zoo import Model, ModelEvent, Weights, Zoo
 
 __all__ = [
     "ApiError",
+    "AuditEvent",
     "Dataset",
     "Explanation",
     "Failure",
@@ -38,8 +41,12 @@ __all__ = [
     "Results",
     "Selection",
     "ServiceUnreachable",
+    "Tenant",
     "TunedModel",
+    "Usage",
     "WaitTimedOut",
+    "WebhookEvent",
     "Weights",
     "Zoo",
+    "verify_webhook",
 ]

@@ -26,6 +26,7 @@ _PATIENT = stop_after_delay(60)  # who waits for a job also waits for a restart 
 _BACK_OFF = wait_exponential(multiplier=0.2, max=2)
 _LONGEST_RETRY_AFTER = 30.0
 _AWAY = frozenset({502, 503, 504})
+_TOO_MANY = 429
 _REPEATABLE = frozenset({"GET", "PATCH", "DELETE"})
 
 
@@ -76,7 +77,8 @@ class Connection:
     ) -> httpx.Response:
         """Send a request and return its answer.
 
-        A request that never left is sent again; one that may have arrived only when it is repeatable.
+        A request that never left is sent again, and one that came too soon after others; one that may have been carried
+        out only when it is repeatable.
 
         Args:
             method: HTTP method.
@@ -189,7 +191,8 @@ def may_pass(error: BaseException) -> bool:
 
 def _is_worth_repeating(error: BaseException, *, repeatable: bool) -> bool:
     never_arrived = isinstance(error, ServiceUnreachable) and not error.was_sent
-    return never_arrived or (repeatable and may_pass(error))
+    not_carried_out = isinstance(error, ApiError) and error.status == _TOO_MANY
+    return never_arrived or not_carried_out or (repeatable and may_pass(error))
 
 
 def _pause(state: RetryCallState) -> float:

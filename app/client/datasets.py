@@ -24,6 +24,7 @@ class Datasets:
         source: str | os.PathLike[str] | IO[bytes],
         name: str | None = None,
         *,
+        retention_days: float | None = None,
         on_progress: OnProgress | None = None,
     ) -> Dataset:
         """Send a zip, tar or tar.gz of class folders, in constant memory.
@@ -34,6 +35,7 @@ class Datasets:
         Args:
             source: a path, or a seekable file, which is read from its beginning and left open.
             name: for people; by default the file's name.
+            retention_days: after how many days it is deleted; by default as the service is set up to.
             on_progress: called while bytes are sent.
 
         Returns:
@@ -47,20 +49,24 @@ class Datasets:
             path = Path(source)
             try:
                 with path.open("rb") as file:
-                    return self._send(file, name or path.name, on_progress)
+                    return self._send(file, name or path.name, retention_days, on_progress)
             except OSError as error:
                 raise not_readable(str(path), error.strerror or str(error)) from error
         if not source.seekable():
             raise not_readable(name or "the file", "it cannot be read twice, should the connection break off")
-        return self._send(source, name or Path(str(getattr(source, "name", "dataset"))).name, on_progress)
+        found_name = name or Path(str(getattr(source, "name", "dataset"))).name
+        return self._send(source, found_name, retention_days, on_progress)
 
-    def _send(self, file: IO[bytes], name: str, on_progress: OnProgress | None) -> Dataset:
+    def _send(
+        self, file: IO[bytes], name: str, retention_days: float | None, on_progress: OnProgress | None
+    ) -> Dataset:
         size = file.seek(0, os.SEEK_END)
         response = self._connection.send(
             "POST",
             "/v1/datasets",
             headers={"Idempotency-Key": uuid.uuid4().hex},
             repeatable=True,
+            params={"retention_days": retention_days},
             data={"name": name},
             files={"file": (name, Observed(file, size, on_progress))},
         )

@@ -28,6 +28,7 @@ class Finetunes:
         recipe: Mapping[str, Any] | None = None,
         budget_seconds: float | None = None,
         name: str | None = None,
+        retention_days: float | None = None,
     ) -> Finetune:
         """Ask for models to be fine-tuned on a data set that is ready.
 
@@ -38,19 +39,21 @@ class Finetunes:
                 ``weight_decay``, ``schedule``, ``loss``, ``seed`` and others; what is left out has its default.
             budget_seconds: of worker time, for all models together.
             name: for people; by default the data set's.
+            retention_days: after how many days it is deleted; by default as the service is set up to.
 
         Raises:
             ApiError: such as ``dataset_not_ready``, ``unknown_model``, ``invalid_recipe``.
             Failure: ``invalid_number``: the budget, or a number of the recipe, is not finite.
         """
         training = dict(recipe or {})
-        check_finite(training | {"budget_seconds": budget_seconds})
+        check_finite(training | {"budget_seconds": budget_seconds, "retention_days": retention_days})
         asked = {
             "dataset": dataset_id,
             "models": list(models),
             "recipe": training or None,
             "budget": {"worker_seconds": budget_seconds} if budget_seconds is not None else None,
             "name": name,
+            "retention_days": retention_days,
         }
         response = self._connection.send(
             "POST",

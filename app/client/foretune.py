@@ -1,5 +1,6 @@
 """``Foretune``: a connection to one service."""
 
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -9,9 +10,12 @@ from app.client.datasets import Datasets
 from app.client.finetunes import Finetunes
 from app.client.keys import Keys
 from app.client.models import Models
+from app.client.operations import Operations
 from app.client.plans import Plans
 from app.client.resources import Readiness
 from app.client.selections import Selections
+from app.client.tenants import AuditEvent, Tenants, Usage, audit, usage
+from app.client.webhooks import Webhooks
 from app.client.zoos import Zoos
 
 
@@ -28,6 +32,9 @@ class Foretune:
         zoos: named parts of it.
         plans: how long a selection would take.
         keys: API keys.
+        tenants: who owns what, and how much.
+        webhooks: being told of events.
+        operations: what waits and who works, for admins.
     """
 
     def __init__(self, url: str | None = None, key: str | None = None, *, timeout: float = 60.0) -> None:
@@ -49,11 +56,24 @@ class Foretune:
         self.zoos = Zoos(self._connection)
         self.plans = Plans(self._connection)
         self.keys = Keys(self._connection)
+        self.tenants = Tenants(self._connection)
+        self.webhooks = Webhooks(self._connection)
+        self.operations = Operations(self._connection)
 
     @property
     def url(self) -> str:
         """The service's URL."""
         return self._connection.url
+
+    def usage(self) -> Usage:
+        """Return what the key's tenant has of what its quotas limit."""
+        return usage(self._connection)
+
+    def audit(
+        self, *, tenant: str | None = None, action: str | None = None, target: str | None = None
+    ) -> Iterator[AuditEvent]:
+        """Yield what admins and keys did, newest first: to one tenant, of one kind, or to one thing."""
+        return audit(self._connection, tenant=tenant, action=action, target=target)
 
     def health(self) -> Readiness:
         """Return what works and what does not; needs no key."""

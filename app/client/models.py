@@ -92,7 +92,19 @@ class Models:
         """Let the checks of a rejected or quarantined model run again."""
         return self._change(model_id, status="pending", reason=reason)
 
+    def withdraw(self, model_id: str, reason: str | None = None) -> Model:
+        """Stop the checks of a pending model, or of one that is being checked; it is rejected, ``model_withdrawn``."""
+        return self._change(model_id, status="rejected", reason=reason)
+
     def tag(self, model_id: str, tags: Sequence[str]) -> Model:
+        """Add tags to a model."""
+        return self._change(model_id, add_tags=[*tags])
+
+    def untag(self, model_id: str, tags: Sequence[str]) -> Model:
+        """Take tags off a model, if it has them."""
+        return self._change(model_id, remove_tags=[*tags])
+
+    def set_tags(self, model_id: str, tags: Sequence[str]) -> Model:
         """Give a model these tags in place of those it has."""
         return self._change(model_id, tags=[*tags])
 
@@ -110,6 +122,8 @@ class Models:
             Failure: ``file_not_readable``.
             ApiError: such as ``unsafe_weights``.
         """
+        if Path(path).exists() and not Path(path).is_file():
+            raise not_readable(str(path), "it is no file")  # of a device or a pipe nobody knows the length
         try:
             with Path(path).open("rb") as file:
                 observed = Observed(file, os.fstat(file.fileno()).st_size, on_progress)

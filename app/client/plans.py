@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.client.connection import Connection
-from app.client.resources import Resource
+from app.client.resources import Notice, Resource
 
 
 class PlannedModel(Resource):
@@ -15,7 +15,7 @@ class PlannedModel(Resource):
 
 
 class Plan(Resource):
-    """What a selection would take; ``interval`` is None where no past evaluation is known."""
+    """What a selection would take; ``interval`` is None where past evaluations do not tell it."""
 
     images: int
     models: int
@@ -28,6 +28,7 @@ class Plan(Resource):
     evaluations: int
     slowest: list[PlannedModel]
     unmeasured: list[str]
+    warnings: list[Notice]
 
 
 class Plans:
@@ -43,6 +44,7 @@ class Plans:
         *,
         models: int | None = None,
         workers: int | None = None,
+        device: str | None = None,
         scores: Sequence[str] | None = None,
         forecast: bool = False,
         zoo: str | None = None,
@@ -53,7 +55,8 @@ class Plans:
         Args:
             images: of the data set.
             models: how many like those of the zoo; by default the zoo's.
-            workers: how many like those that are alive; by default these.
+            workers: how many; by default as many as are alive.
+            device: their kind, as ``device`` of a plan names it; by default the most frequent of those that are alive.
             scores: as of a selection: those of gradients take longest.
             forecast: whether fine-tuning is forecast, too.
             zoo: only members of this named part of the zoo.
@@ -63,6 +66,7 @@ class Plans:
             "images": images,
             "models": models,
             "workers": workers,
+            "device": device,
             "scores": scores,
             "zoo": zoo,
             **(constraints or {}),

@@ -92,6 +92,7 @@ class Dataset(Job):
 
     terminal = frozenset[str](DATASET_TERMINAL)
     bytes: int
+    expires_at: datetime | None = None
     sha256: str | None
     digest: str | None
     progress: Progress | None
@@ -167,8 +168,8 @@ class Proof(Resource):
     progress: Progress | None
 
 
-class SelectionWarning(Resource):
-    """Something that the user should know about a selection, such as ``model_deprecated``."""
+class Notice(Resource):
+    """Something that the user should know, such as that a model of a selection is deprecated."""
 
     code: str
     detail: str
@@ -185,7 +186,7 @@ class Selection(Job):
     zoo: str | None = None
     constraints: dict[str, Any] | None = None
     watch: bool = False
-    warnings: tuple[SelectionWarning, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     links: dict[str, str] = {}
     race: Race | None = None
     budget: Budget | None = None
@@ -193,6 +194,7 @@ class Selection(Job):
     verify: dict[str, Any] | None = None
     proof: Proof | None = None
     worker_seconds: float = 0.0
+    expires_at: datetime | None = None
     verdict: str | None
 
 
@@ -301,7 +303,7 @@ class Results(Resource):
     ranked_by: str
     verdict: str | None
     evidence: dict[str, Any]
-    warnings: tuple[SelectionWarning, ...] = ()
+    warnings: tuple[Notice, ...] = ()
     data: tuple[RankedModel, ...]
 
 
@@ -355,6 +357,11 @@ class Key(Resource):
     prefix: str
     scopes: tuple[str, ...]
     created_at: datetime
+    user: str | None = None
+    expires_at: datetime | None = None
+    rotated_at: datetime | None = None
+    previous_until: datetime | None = None
+    last_used_at: datetime | None = None
 
 
 class NewKey(Key):

@@ -38,6 +38,7 @@ class Selections:
         hardware: Mapping[str, Any] | None = None,
         verify: bool | Mapping[str, Any] = False,
         name: str | None = None,
+        retention_days: float | None = None,
     ) -> Selection:
         """Ask for a ranking of models on a data set that is ready.
 
@@ -59,6 +60,7 @@ class Selections:
             verify: fine-tune the first models for real once all are ranked: ``k`` (3), how many, ``budget_seconds`` and
                 ``recipe``; True takes the defaults.
             name: for people; by default the data set's.
+            retention_days: after how many days it is deleted; by default as the service is set up to.
 
         Raises:
             ApiError: such as ``dataset_not_ready``, ``no_model_satisfies_constraints``, ``unknown_model``.
@@ -67,7 +69,7 @@ class Selections:
         """
         rules = {} if isinstance(race, bool) else dict(race)
         numbers = {"race": rules, "budget_seconds": budget_seconds, "target": target, "verify": verify}
-        check_finite(numbers | {"hardware": hardware, "constraints": constraints})
+        check_finite(numbers | {"hardware": hardware, "constraints": constraints, "retention_days": retention_days})
         asked = {
             "dataset": dataset_id,
             "models": list(models) if models else None,
@@ -81,6 +83,7 @@ class Selections:
             "hardware": dict(hardware) if hardware else None,
             "verify": None if verify is False else {} if verify is True else dict(verify),
             "name": name,
+            "retention_days": retention_days,
         }
         response = self._connection.send(
             "POST",

@@ -1,8 +1,9 @@
 """What the service answers about a fine-tune, as typed, frozen objects."""
 
+from datetime import datetime
 from typing import Any
 
-from app.client.resources import Budget, Job, JobError, Progress, Resource
+from app.client.resources import Budget, Job, JobError, Notice, Progress, Resource
 from app.domain.states import FINETUNE_TERMINAL
 
 
@@ -64,6 +65,8 @@ class Finetune(Job):
     recipe: dict[str, Any]
     budget: Budget | None = None
     worker_seconds: float = 0.0
+    expires_at: datetime | None = None
     device: str | None
     images: dict[str, int] | None
     models: tuple[TunedModel, ...]
+    warnings: tuple[Notice, ...] = ()

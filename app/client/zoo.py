@@ -8,13 +8,23 @@ from app.domain.states import MODEL_TERMINAL
 
 
 class Model(Job):
-    """One version of a model of the zoo."""
+    """One version of a model of the zoo.
+
+    ``license`` to ``capabilities`` are what its checks have found, else what was registered: what constraints go by.
+    """
 
     terminal = frozenset[str](MODEL_TERMINAL)
     version: int
     spec: dict[str, Any]
     facts: dict[str, Any] | None
     checks: tuple[dict[str, Any], ...]
+    license: str
+    pretraining: tuple[str, ...]
+    family: str | None
+    parameters: int | None
+    gflops: float | None
+    memory_bytes: int | None
+    capabilities: tuple[str, ...]
     tags: tuple[str, ...] = ()
     reason: str | None
 

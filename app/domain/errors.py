@@ -3,14 +3,17 @@
     ForetuneError                     code, status, message, param, hint
     ├── BadRequest            400/422 the request itself is wrong
     ├── Unauthorized              401 no key, or a key that does not exist
-    ├── Forbidden                 403 the key lacks a scope
+    ├── Forbidden                 403 the key lacks a scope, or its tenant has no more of what it needs
     ├── NotFound                  404 no such object, or it is another tenant's
     ├── Conflict                  409 right request, wrong moment
+    ├── Gone                      410 it was there, and was deleted when it expired
     ├── PayloadTooLarge           413 an upload over the limit
+    ├── TooManyRequests           429 right request, too many before it; says when to come again
     ├── Unavailable               503 a dependency is down
     ├── DatasetRejected               an uploaded archive cannot become a data set
     ├── ModelRejected                 a registered model did not pass its checks
-    └── EvaluationFailed              one model could not be evaluated on one data set
+    ├── EvaluationFailed              one model could not be evaluated on one data set
+    └── DeliveryFailed                a message to a webhook brought no answer
 
 A code is stable and documented in docs/errors.md. The message says what happened and where, the hint what to do.
 ``DatasetRejected``, ``ModelRejected`` and ``EvaluationFailed`` happen in a worker: they are stored as the ``error`` of
@@ -63,7 +66,7 @@ class Unauthorized(ForetuneError):
 
 
 class Forbidden(ForetuneError):
-    """The API key is valid and lacks the scope."""
+    """The API key is valid, and what it asks for is not allowed to it or its tenant."""
 
     status = 403
 
@@ -80,10 +83,31 @@ class Conflict(ForetuneError):
     status = 409
 
 
+class Gone(ForetuneError):
+    """The object was there, and was deleted when it expired."""
+
+    status = 410
+
+
 class PayloadTooLarge(ForetuneError):
     """The body is larger than the service accepts."""
 
     status = 413
+
+
+class TooManyRequests(ForetuneError):
+    """The same request may succeed after a pause.
+
+    Attributes:
+        retry_after: seconds until then.
+    """
+
+    status = 429
+
+    def __init__(self, code: str, message: str, *, hint: str, retry_after: int) -> None:
+        """Name the failure, and when it passes."""
+        super().__init__(code, message, hint=hint)
+        self.retry_after = retry_after
 
 
 class Unavailable(ForetuneError):
@@ -113,3 +137,9 @@ class EvaluationFailed(ForetuneError):
     """One model could not be evaluated on one data set."""
 
     status = 500
+
+
+class DeliveryFailed(ForetuneError):
+    """A message to a webhook brought no answer."""
+
+    status = 502

@@ -4,7 +4,7 @@ import secrets
 import time
 from typing import Literal
 
-Prefix = Literal["ds", "mdl", "me", "zoo", "sel", "ev", "ft", "key"]
+Prefix = Literal["ds", "mdl", "me", "zoo", "sel", "ev", "ft", "key", "ten", "aud", "wh", "msg"]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u to misread
 

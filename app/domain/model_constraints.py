@@ -4,24 +4,21 @@ The database answers the same for many, by ``app.storage.repositories.model_filt
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-Capability = Literal["features", "logits", "gradients"]
+from app.domain.model_description import Capability, ModelDescription
 
 Json = Mapping[str, Any]
-
-MEMORY_BATCH = "32"
-"""The batch size, as a key of ``peak_bytes``, whose memory ``max_memory_bytes`` is about."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConstraints:
     """Bounds and choices that a model has to satisfy all of; one that is None or empty says nothing.
 
-    A model of which a fact is not known satisfies no constraint on it. Texts are compared without the case of ASCII
-    letters.
+    A model of which a fact is not known satisfies no constraint on it: one of unknown FLOPs no bound on them, one
+    whose pass of 32 images does not fit no bound on memory. Texts are compared without the case of ASCII letters.
 
     Attributes:
         max_parameters: number of parameters, at most.
@@ -59,35 +56,27 @@ class ModelConstraints:
         """The names of the constraints that say something."""
         return tuple(field.name for field in dataclasses.fields(self) if getattr(self, field.name) not in (None, ()))
 
-    def satisfied_by(self, spec: Json, facts: Json | None, tags: Sequence[str]) -> bool:
-        """Tell whether a model satisfies all of them.
+    def satisfied_by(self, model: ModelDescription, tags: Collection[str]) -> bool:
+        """Tell whether a model that carries these tags satisfies all of them."""
+        return not self.broken_by(model, tags)
 
-        Args:
-            spec: the specification as registered.
-            facts: what its checks found; None before.
-            tags: the model's own.
-        """
-        return not self.broken_by(spec, facts, tags)
-
-    def broken_by(self, spec: Json, facts: Json | None, tags: Sequence[str]) -> tuple[str, ...]:
+    def broken_by(self, model: ModelDescription, tags: Collection[str]) -> tuple[str, ...]:
         """Return the names of the constraints that a model breaks."""
-        return tuple(name for name in self.names if not self._holds(name, spec, facts or {}, tags))
+        return tuple(name for name in self.names if not self._holds(name, model, tags))
 
-    def _holds(self, name: str, spec: Json, facts: Json, tags: Sequence[str]) -> bool:
+    def _holds(self, name: str, model: ModelDescription, tags: Collection[str]) -> bool:
         wanted = getattr(self, name)
         if name in BOUNDS:
-            value = bounded_fact(name, facts)
+            value = bounded(name, model)
             return value is not None and value <= wanted
         if name == "licenses":
-            return _lower(stated("license", spec, facts)) in map(_lower, wanted)
+            return _lower(model.license) in map(_lower, wanted)
         if name == "families":
-            return _lower(facts.get("family")) in map(_lower, wanted)
+            return _lower(model.family) in map(_lower, wanted)
         if name == "pretrained_on":
-            saw = stated("pretraining", spec, facts) or {}
-            return not set(map(_lower, saw.get("datasets", ()))).isdisjoint(map(_lower, wanted))
+            return not set(map(_lower, model.pretrained_on)).isdisjoint(map(_lower, wanted))
         if name == "capabilities":
-            known = facts.get("capabilities") or {}
-            return all(known.get(capability) is True for capability in wanted)
+            return set(model.capabilities).issuperset(wanted)
         return set(tags).issuperset(wanted)
 
 
@@ -96,19 +85,10 @@ UNCONSTRAINED = ModelConstraints()
 BOUNDS = ("max_parameters", "max_gflops", "max_memory_bytes")
 
 
-def bounded_fact(name: str, facts: Json) -> float | None:
+def bounded(name: str, model: ModelDescription) -> float | None:
     """Return the number that a constraint of ``BOUNDS`` is about; None where it is not known."""
-    if name == "max_memory_bytes":
-        weights, peak = facts.get("weights_bytes"), (facts.get("peak_bytes") or {}).get(MEMORY_BATCH)
-        return None if weights is None or peak is None else float(weights) + float(peak)
-    value = facts.get(name.removeprefix("max_"))
+    value = getattr(model, name.removeprefix("max_"))
     return None if value is None else float(value)
-
-
-def stated(field: str, spec: Json, facts: Json) -> Any:
-    """Return a field of the specification, as the checks have resolved it where they have."""
-    resolved = (facts.get("resolved") or {}).get(field)
-    return spec.get(field) if resolved is None else resolved
 
 
 def _lower(text: str | None) -> str | None:

@@ -5,7 +5,7 @@ is known in part, is pinned at admission: the stored specification has the commi
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -114,6 +114,12 @@ _TIMM_ID = re.compile(r"[a-z0-9_]+\.[a-z0-9_]+")
 _REPOSITORY = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_][A-Za-z0-9._-]*/[A-Za-z0-9_][A-Za-z0-9._-]{0,95}(?<![.-])")
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}")
 _PLUGIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+_ADDRESS = re.compile(r"(?!https?:)(?s:.*)|[^\s\x00-\x1f\"'<>]+", re.IGNORECASE)
+"""Any but those of HTTP, and these as they are written in full: without spaces and quotes."""
+_CREDENTIALS = re.compile(r"https?://[^/?#]*@|://[^/?#@]*:[^/?#]*@", re.IGNORECASE)
+"""A user before the host; not ``abfs://CONTAINER@ACCOUNT``, which is an address."""
+_QUERY = re.compile(r"""(://[^\s?'"<>]*\?)[^\s'"<>]+""")
+_USER = re.compile(r"(https?://)[^\s/?#@]+@", re.IGNORECASE)
 
 
 def implied_architecture(source: Source) -> str | None:
@@ -133,6 +139,20 @@ def with_revision_apart(data: Any) -> Any:
     return {**data, "id": name, "revision": revision} if at else data
 
 
+def without_queries(text: str) -> str:
+    """Return a text with ``...`` in place of the query of every URI in it: a query may be a signature, or a token."""
+    return _USER.sub(r"\1", _QUERY.sub(r"\1...", text))
+
+
+def for_every_reader(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON-like specification without what only admins may read: the query of ``source.uri``."""
+    source = spec.get("source")
+    if not isinstance(source, Mapping) or not isinstance(source.get("uri"), str):
+        return dict(spec)
+    address, asks, _ = source["uri"].partition("?")
+    return {**spec, "source": {**source, "uri": f"{address}?..." if asks else address}}
+
+
 def check_source(source: Source, require: Require) -> None:
     """Refuse names and hashes that cannot be any, before they reach a shell, a path or an address."""
     if isinstance(source, PackageSource):
@@ -146,6 +166,11 @@ def check_source(source: Source, require: Require) -> None:
         _check_repository(source.id, source.revision, require)
     elif isinstance(source, SafetensorsSource):
         require("://" in source.uri, "source.uri", "not a URI", "Write file:///path, https://... or s3://...")
+        written = _ADDRESS.fullmatch(source.uri) is not None
+        require(written, "source.uri", "has a space or a quote", "Write it as %20, %22 or %27.")
+        open_to_all = _CREDENTIALS.search(source.uri) is None
+        hint = "Use an address without them, one that is signed in its query, or upload the file: POST /v1/weights."
+        require(open_to_all, "source.uri", "has a user name or a password before its host", hint)
     elif isinstance(source, PluginSource):
         named = _PLUGIN.fullmatch(source.plugin) is not None
         hint = "Give the name of an entry point of the group foretune.sources."

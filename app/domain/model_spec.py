@@ -15,6 +15,7 @@ from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal, Union
 
 from app.domain.errors import BadRequest
+from app.domain.labels import MODEL_NAME_HINT, is_model_name
 from app.domain.model_sources import (
     PackageSource,
     PluginSource,
@@ -179,6 +180,8 @@ _ARCHITECTURE = re.compile(r"(timm|torchvision):[A-Za-z0-9_]+|transformers:[a-z0
 _PHOTO = re.compile(r"[a-z0-9_-]+\.jpg")
 _ARGUMENT = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _MOST_LEVELS = 12
+_MOST_PIXELS = 4096
+"""Of a side: a network's input beyond takes more memory than any device has, and none was trained on such."""
 _FOREIGN_ARGUMENTS = frozenset(
     {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "weights"}
     | {"weights_backbone", "num_classes", "auto_map", "attn_implementation", "quantization_config"}
@@ -293,7 +296,7 @@ def _read_tuple(kinds: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...
 
 def _check(spec: ModelSpec) -> None:
     """Refuse values that no model can have, whatever its weights say."""
-    _require(bool(spec.name.strip()), "name", "empty", "Give the model a name.")
+    _require(is_model_name(spec.name), "name", f"{spec.name[:60]!r} is no name of a model", MODEL_NAME_HINT)
     check_source(spec.source, _require)
     _check_architecture(spec)
     if spec.preprocessing is not None:
@@ -345,6 +348,9 @@ def _check_preprocessing(steps: Preprocessing) -> None:
         f"{steps.resize} is smaller than the crop",
         "Resize the shorter side to at least the crop, or give null to stretch the image to the crop.",
     )
+    for field_name, sides in (("crop", steps.crop), ("resize", scaled or steps.crop)):
+        hint = "Give the size that the network was trained for."
+        _require(max(sides) <= _MOST_PIXELS, f"preprocessing.{field_name}", f"above {_MOST_PIXELS} pixels", hint)
     _require(min(steps.std) > 0, "preprocessing.std", "not above 0", "Give the standard deviation of each channel.")
     _require(steps.divide_by > 0, "preprocessing.divide_by", "not above 0", "255 maps 8-bit values to [0, 1].")
 

@@ -1,14 +1,16 @@
 """How long workers will take over a selection, from what admission measured of each model and what past ones took.
 
 An evaluation loads the network, passes every image forward, some of them backward, and scores. What that costs beyond
-the passes differs from machine to machine; so estimates are multiplied by what past evaluations took over theirs.
+the passes differs from machine to machine; so estimates are multiplied by what past evaluations took over theirs. A
+speed that was measured on another kind of device than the wanted one is corrected by such ratios, or told apart.
 """
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 _GRADIENT_PASSES = 7.0  # four probes, each a backward pass, and the pass forward that they share
 _FORECAST_PASSES = 20.0  # as many directions as there are, and whole training steps for their time
@@ -21,11 +23,21 @@ _LOW, _HIGH = 10, 90
 
 @dataclass(frozen=True)
 class ModelSpeed:
-    """What admission measured of a model: seconds to load it, and images a second forward through it."""
+    """What admission measured of a model.
+
+    Attributes:
+        name: of the model.
+        load_seconds: to load it.
+        images_per_second: forward through it.
+        measured_on: the kind of device.
+        has_gradients: whether it is ever passed backward.
+    """
 
     name: str
     load_seconds: float
     images_per_second: float
+    measured_on: str
+    has_gradients: bool = True
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,7 @@ class Work:
 class Past:
     """An evaluation that was: what of, what it should have taken by ``estimate``, and what it took."""
 
-    name: str
+    model: ModelSpeed
     estimated: float
     measured: float
 
@@ -58,11 +70,13 @@ class Plan:
 
     Attributes:
         seconds: until the last model is ranked.
-        interval: of these seconds, for 80 % of selections; None without past evaluations to tell from.
+        interval: of these seconds, for 80 % of selections; None where past evaluations do not tell for every model.
         first_seconds: until the first model is.
         worker_seconds: of all workers together.
         by_model: seconds of each model, in the order in which they are taken.
         past: how many evaluations the plan rests on.
+        measured_elsewhere: names of models whose seconds are those of another kind of device, for neither they nor
+            others measured there were evaluated on this one.
     """
 
     seconds: float
@@ -71,48 +85,73 @@ class Plan:
     worker_seconds: float
     by_model: tuple[tuple[str, float], ...]
     past: int
+    measured_elsewhere: tuple[str, ...]
 
 
 def estimate(model: ModelSpeed, work: Work) -> float:
-    """Return the seconds of an evaluation on a machine of which nothing more is known."""
-    passes = (
-        work.images
-        + _GRADIENT_PASSES * min(work.gradient_images, work.images)
-        + _FORECAST_PASSES * min(work.forecast_images, work.images)
-    )
+    """Return the seconds of an evaluation on the machine that measured the speed, if nothing more is known of it."""
+    passes = float(work.images)
+    if model.has_gradients:
+        passes += _GRADIENT_PASSES * min(work.gradient_images, work.images)
+        passes += _FORECAST_PASSES * min(work.forecast_images, work.images)
     return _EVALUATION_SECONDS + model.load_seconds + passes / model.images_per_second + work.images * _IMAGE_SECONDS
 
 
-def plan(models: Sequence[ModelSpeed], work: Work, workers: int, past: Iterable[Past]) -> Plan:
+def plan(models: Sequence[ModelSpeed], work: Work, workers: int, device: str, past: Iterable[Past]) -> Plan:
     """Return what a selection of these models takes some workers, each with one model at a time.
 
-    A model that was evaluated before takes what it took then over its estimate, others what all models did.
+    A model that was evaluated before takes what it took then over its estimate, others what all models took that were
+    measured on the same kind of device: the ratio of two kinds is in it.
 
     Args:
         models: in the order in which they are taken.
         work: with each.
         workers: of one kind.
+        device: that kind.
         past: evaluations by workers of that kind.
     """
     if not models or workers < 1:
         raise ValueError("a plan takes at least one model and one worker")
-    ratios: dict[str, list[float]] = {}
-    for one in past:
-        ratios.setdefault(one.name, []).append(one.measured / one.estimated)
+    ratios = _Ratios(past)
     estimates = [estimate(model, work) for model in models]
-    typical = {name: float(np.median(found)) for name, found in ratios.items()}
-    everywhere = float(np.median(list(typical.values()))) if typical else 1.0
-    seconds = [
-        estimated * typical.get(model.name, everywhere) for model, estimated in zip(models, estimates, strict=True)
-    ]
+    seconds = [estimated * ratios.typical(model) for model, estimated in zip(models, estimates, strict=True)]
+    untold = {model.name: model for model in models if not ratios.of(model).size}
     return Plan(
         seconds=makespan(seconds, workers),
-        interval=_interval(models, estimates, ratios, workers) if ratios else None,
+        interval=None if untold else _interval(models, estimates, ratios, workers),
         first_seconds=min(seconds[:workers]),
         worker_seconds=sum(seconds),
         by_model=tuple((model.name, one) for model, one in zip(models, seconds, strict=True)),
-        past=sum(map(len, ratios.values())),
+        past=ratios.count,
+        measured_elsewhere=tuple(name for name, model in untold.items() if model.measured_on != device),
     )
+
+
+class _Ratios:
+    """What past evaluations took over their estimates: of each model, and of all that were measured on one device."""
+
+    def __init__(self, past: Iterable[Past]) -> None:
+        found: dict[ModelSpeed, list[float]] = {}
+        for one in past:
+            found.setdefault(one.model, []).append(one.measured / one.estimated)
+        self.count = sum(map(len, found.values()))
+        self._own = {model.name: np.array(ratios) for model, ratios in found.items()}
+        self._others: dict[str, NDArray[np.float64]] = {}
+        self._typical: dict[str, float] = {}
+        for device in {model.measured_on for model in found}:
+            there = [self._own[model.name] for model in found if model.measured_on == device]
+            # Each model counts the same, however often it was evaluated.
+            self._others[device] = np.concatenate([np.resize(ratios, max(map(len, there))) for ratios in there])
+            self._typical[device] = float(np.median([np.median(ratios) for ratios in there]))
+
+    def of(self, model: ModelSpeed) -> NDArray[np.float64]:
+        """Return the ratios to expect of a model; none where nothing is known."""
+        return self._own.get(model.name, self._others.get(model.measured_on, np.empty(0)))
+
+    def typical(self, model: ModelSpeed) -> float:
+        """Return the ratio to expect of a model, 1 where nothing is known."""
+        own = self._own.get(model.name)
+        return self._typical.get(model.measured_on, 1.0) if own is None else float(np.median(own))
 
 
 def makespan(seconds: Sequence[float], workers: int) -> float:
@@ -124,14 +163,13 @@ def makespan(seconds: Sequence[float], workers: int) -> float:
 
 
 def _interval(
-    models: Sequence[ModelSpeed], estimates: Sequence[float], ratios: Mapping[str, Sequence[float]], workers: int
+    models: Sequence[ModelSpeed], estimates: Sequence[float], ratios: _Ratios, workers: int
 ) -> tuple[float, float]:
     """Draw what each model takes from what it took, or from what another model did, again and again."""
     random = np.random.default_rng(0)
     draws = int(np.clip(_STEPS // len(models), _FEWEST_DRAWS, _MOST_DRAWS))
-    anyones = np.concatenate([np.resize(ratios[name], max(map(len, ratios.values()))) for name in sorted(ratios)])
     drawn = [
-        estimated * random.choice(ratios.get(model.name, anyones), size=draws)
+        estimated * random.choice(ratios.of(model), size=draws)
         for model, estimated in zip(models, estimates, strict=True)
     ]
     totals = [makespan(seconds, workers) for seconds in np.transpose(drawn).tolist()]

@@ -26,6 +26,24 @@ _BITS = (
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
+class NotSafetensors(BadRequest):
+    """The file is no whole safetensors file.
+
+    Attributes:
+        why: in words that follow "it is refused: ".
+    """
+
+    def __init__(self, why: str) -> None:
+        """Say so of an upload."""
+        super().__init__(
+            "unsafe_weights",
+            f"The upload is no whole safetensors file: {why}.",
+            param="file",
+            hint="Save the tensors with safetensors.torch.save_file(model.state_dict(), ...), and send all of it.",
+        )
+        self.why = why
+
+
 class SafetensorsHeader:
     """What the first bytes of a file say of the rest."""
 
@@ -38,19 +56,24 @@ class SafetensorsHeader:
         """Take the next bytes of the file; those behind the header are not kept.
 
         Raises:
-            BadRequest: ``unsafe_weights``, as soon as the file cannot be one.
+            NotSafetensors: ``unsafe_weights``, as soon as the file cannot be one.
         """
         missing = _LENGTH.size + (self._length or 0) - len(self._bytes)
         if self._length is not None and missing <= 0:
             return
         self._bytes += chunk if self._length is None else chunk[:missing]
         if self._length is None and len(self._bytes) >= _LENGTH.size:
-            if self._bytes.startswith(_PICKLES):
-                raise _refused("it is a pickle, which runs code when it is read")
             (self._length,) = _LENGTH.unpack_from(self._bytes)
             if not 2 <= self._length <= _MOST_HEADER_BYTES:
-                raise _refused(f"its header would have {self._length} bytes")
+                if self._bytes.startswith(_PICKLES):  # so may the length of a header begin, which is less by far
+                    raise NotSafetensors("it is a pickle, which runs code when it is read")
+                raise NotSafetensors(f"its header would have {self._length} bytes")
             del self._bytes[_LENGTH.size + self._length :]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of it has come; what comes behind it is not looked at."""
+        return self._length is not None and len(self._bytes) >= _LENGTH.size + self._length
 
     def check(self, size: int) -> int:
         """Return the number of tensors of a file that has passed by completely.
@@ -59,27 +82,30 @@ class SafetensorsHeader:
             size: of the file, in bytes.
 
         Raises:
-            BadRequest: ``unsafe_weights``: the header is none, or the file does not hold what it promises.
+            NotSafetensors: ``unsafe_weights``: the header is none, or the file does not hold what it promises.
         """
-        if self._length is None or len(self._bytes) < _LENGTH.size + self._length:
-            raise _refused(f"it ends within its header, after {size} bytes")
+        if self._length is None or not self.is_complete:
+            header_bytes = "" if self._length is None else f", where its header ends at {_LENGTH.size + self._length}"
+            raise NotSafetensors(f"it is truncated: it has {size} bytes{header_bytes}")
         try:
             header = json.loads(bytes(self._bytes[_LENGTH.size :]))
         except (ValueError, RecursionError) as error:
-            raise _refused("its header is not JSON") from error
+            raise NotSafetensors("its header is not JSON") from error
         if not isinstance(header, dict):
-            raise _refused("its header is not an object")
+            raise NotSafetensors("its header is not an object")
         extents = sorted(_extent(name, tensor) for name, tensor in header.items() if name != "__metadata__")
         if not extents:
-            raise _refused("it holds no tensor")
+            raise NotSafetensors("it holds no tensor")
         end = 0
         for begins, ends, name in extents:
             if begins != end:
-                raise _refused(f"tensor {name[:100]!r} begins at byte {begins}, where the one before it ends at {end}")
+                found = f"tensor {name[:100]!r} begins at byte {begins}"
+                raise NotSafetensors(f"{found}, where the one before it ends at {end}")
             end = ends
         there_are = size - _LENGTH.size - self._length
         if there_are != end:
-            raise _refused(f"it has {there_are} bytes of tensors, where its header says {end}")
+            found = "it is truncated: it has" if there_are < end else "it is too long: it has"
+            raise NotSafetensors(f"{found} {there_are} bytes of tensors, where its header says {end}")
         return len(extents)
 
 
@@ -88,22 +114,13 @@ def _extent(name: str, tensor: Any) -> tuple[int, int, str]:
     stated = tensor if isinstance(tensor, Mapping) else {}
     bits, shape, offsets = _BITS.get(str(stated.get("dtype"))), stated.get("shape"), stated.get("data_offsets")
     if bits is None or not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2:
-        raise _refused(f"tensor {name[:100]!r} has no known type, shape or place")
+        raise NotSafetensors(f"tensor {name[:100]!r} has no known type, shape or place")
     begins, ends = offsets
     if (ends - begins) * 8 != math.prod(shape) * bits:
-        raise _refused(f"tensor {name[:100]!r} takes {ends - begins} bytes, which its type and shape do not")
+        raise NotSafetensors(f"tensor {name[:100]!r} takes {ends - begins} bytes, which its type and shape do not")
     return begins, ends, name
 
 
 def _is_counts(value: Any) -> TypeGuard[list[int]]:
     is_short = isinstance(value, list) and len(value) <= _MOST_AXES
     return is_short and all(type(one) is int and 0 <= one < 2**63 for one in value)
-
-
-def _refused(why: str) -> BadRequest:
-    return BadRequest(
-        "unsafe_weights",
-        f"The upload is no whole safetensors file: {why}.",
-        param="file",
-        hint="Save the tensors with safetensors.torch.save_file(model.state_dict(), ...), and send all of that file.",
-    )

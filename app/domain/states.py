@@ -1,7 +1,8 @@
 """The states of every job and the edges between them.
 
     dataset     receiving -> received -> preparing -> ready | rejected;   any -> deleting -> deleted
-    model       pending -> checking -> active | rejected | quarantined;   rejected, quarantined -> pending
+    model       pending -> checking -> active | rejected | quarantined;   rejected, quarantined -> pending;
+                pending, checking -> rejected where an admin withdraws it
                 active <-> disabled;   active <-> deprecated;   deprecated -> disabled
     selection   queued -> running -> done | failed | cancelled
     evaluation  queued -> running -> done | failed | cancelled | over_budget;   running -> queued when a lease expired;
@@ -119,15 +120,18 @@ MODEL_TERMINAL = frozenset(ModelState) - {ModelState.PENDING, ModelState.CHECKIN
 MODEL_USABLE = frozenset({ModelState.ACTIVE, ModelState.DEPRECATED})
 """Of these, only active ones are in a selection that names none."""
 MODEL_EDGES = {
+    ModelState.PENDING: frozenset({ModelState.REJECTED}),
+    ModelState.CHECKING: frozenset({ModelState.REJECTED}),
     ModelState.ACTIVE: frozenset({ModelState.DISABLED, ModelState.DEPRECATED}),
     ModelState.DEPRECATED: frozenset({ModelState.ACTIVE, ModelState.DISABLED}),
     ModelState.DISABLED: frozenset({ModelState.ACTIVE}),
     ModelState.REJECTED: frozenset({ModelState.PENDING}),
     ModelState.QUARANTINED: frozenset({ModelState.PENDING}),
 }
-"""Where an admin may move a model from each state; workers do the rest."""
+"""Where an admin may move a model from each state; workers do the rest. An unchecked one is withdrawn."""
 SELECTION_TERMINAL = frozenset({SelectionState.DONE, SelectionState.FAILED, SelectionState.CANCELLED})
 FINETUNE_TERMINAL = frozenset({FinetuneState.DONE, FinetuneState.FAILED, FinetuneState.CANCELLED})
 
-RETRY_BUDGET = {"worker_lost": 3, "out_of_memory": 2, "storage_unavailable": 3, "hub_unavailable": 3}
+RETRY_BUDGET = {"worker_lost": 3, "out_of_memory": 2, "storage_unavailable": 3, "storage_full": 3}
+RETRY_BUDGET |= {"hub_unavailable": 3, "source_unavailable": 3}
 """How often a job may be tried again after each error; every other error is final at once."""

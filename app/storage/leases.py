@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import CursorResult, or_, select, update
+from sqlalchemy import CursorResult, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.errors import ForetuneError
 from app.domain.states import DATASET_JOB, EVALUATION_JOB, FINETUNE_JOB, MODEL_JOB, RETRY_BUDGET, JobStates
 from app.storage.database import database_now
 from app.storage.repositories.model_events import record_end_of_checks
+from app.storage.repositories.outbox import tell_dataset_end, tell_finetune_end
 from app.storage.tables import Dataset, Evaluation, Finetune, Model
 
 
@@ -36,10 +37,10 @@ class JobKind:
     on_end: Callable[[Session, str, str | None], None] | None = None
 
 
-DATASET = JobKind("dataset", Dataset, DATASET_JOB)
+DATASET = JobKind("dataset", Dataset, DATASET_JOB, on_end=tell_dataset_end)
 MODEL = JobKind("model", Model, MODEL_JOB, on_end=record_end_of_checks)
 EVALUATION = JobKind("evaluation", Evaluation, EVALUATION_JOB)
-FINETUNE = JobKind("finetune", Finetune, FINETUNE_JOB)
+FINETUNE = JobKind("finetune", Finetune, FINETUNE_JOB, on_end=tell_finetune_end)
 JOB_KINDS = (DATASET, MODEL, EVALUATION, FINETUNE)
 
 _FREE: dict[str, Any] = {"lease_token": None, "lease_holder": None, "lease_expires_at": None, "rung_at": None}
@@ -68,6 +69,7 @@ def claim(session: Session, kind: JobKind, job_id: str, *, holder: str, seconds:
         state=kind.states.held,
         lease_token=lease.token,
         lease_holder=holder,
+        lease_taken_at=database_now(),
         lease_expires_at=database_now() + seconds,
         progress=None,
         revision=kind.table.revision + 1,
@@ -156,26 +158,6 @@ def free_expired(session: Session, kind: JobKind) -> list[str]:
 def free_of_holder(session: Session, kind: JobKind, holder: str) -> list[str]:
     """Put back what a worker held that is known to be dead, without waiting for its leases to run out."""
     return _free(session, kind, kind.table.lease_holder == holder, "its process ended")
-
-
-def ring_due(session: Session, kind: JobKind, *, ring_again_seconds: float, limit: int = 1000) -> list[str]:
-    """Mark open jobs whose doorbell was never rung, or not answered, as rung, and return their ids, oldest first."""
-    table = kind.table
-    unanswered = or_(table.rung_at.is_(None), table.rung_at < database_now() - ring_again_seconds)
-    due = select(table.id).where(table.state == kind.states.open, unanswered)
-    ids = list(session.scalars(due.order_by(table.created_at, table.id).limit(limit)))
-    if ids:
-        _update(session, kind, [table.id.in_(ids), table.state == kind.states.open], rung_at=database_now())
-    return ids
-
-
-def has_due(session: Session, kind: JobKind, *, ring_again_seconds: float) -> bool:
-    """Tell, without writing, whether a sweep would find anything to free or to ring."""
-    table = kind.table
-    expired = (table.state == kind.states.held) & (table.lease_expires_at < database_now())
-    unanswered = or_(table.rung_at.is_(None), table.rung_at < database_now() - ring_again_seconds)
-    waiting = (table.state == kind.states.open) & unanswered
-    return session.scalar(select(table.id).where(expired | waiting).limit(1)) is not None
 
 
 def _held(lease: Lease) -> list[Any]:

@@ -20,6 +20,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from app.domain.states import DatasetState, EvaluationState, FinetuneState, ModelState, SelectionState
+from app.logs import current_request_id
+from app.tracing import current_traceparent
 
 Json = dict[str, Any]
 
@@ -63,19 +65,82 @@ class Base(DeclarativeBase):
     }
 
 
+class Tenant(Base):
+    """Who owns data sets, selections and fine-tunes, and how much of each; a limit that is None is no limit.
+
+    ``served_at`` is when a worker last took a job of the tenant, by the database's clock.
+    """
+
+    __tablename__ = "tenants"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    max_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    max_datasets: Mapped[int | None]
+    max_open_selections: Mapped[int | None]
+    max_open_finetunes: Mapped[int | None]
+    max_worker_seconds_per_day: Mapped[float | None] = mapped_column(Float)
+    served_at: Mapped[float | None] = mapped_column(Float)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    suspended_at: Mapped[datetime | None]
+
+    __table_args__ = (Index("ix_tenants_listing", "created_at", "id"),)
+
+
+class WorkerSeconds(Base):
+    """How long workers have held jobs of one tenant on one day, which is a date in UTC: 2026-11-22."""
+
+    __tablename__ = "worker_seconds"
+
+    tenant: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[str] = mapped_column(primary_key=True)
+    seconds: Mapped[float] = mapped_column(Float)
+
+
 class ApiKey(Base):
-    """A key as it is stored: its public prefix and the HMAC of its secret."""
+    """A key as it is stored: its public prefix and the HMAC of its secret.
+
+    After a rotation the secret before is good, too, until ``previous_until``.
+    """
 
     __tablename__ = "api_keys"
 
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str] = mapped_column(index=True)
     name: Mapped[str]
+    user: Mapped[str | None]
     prefix: Mapped[str] = mapped_column(unique=True)
     digest: Mapped[str]
+    previous_digest: Mapped[str | None]
+    previous_until: Mapped[datetime | None]
     scopes: Mapped[list[str]]
     created_at: Mapped[datetime] = mapped_column(default=now)
+    rotated_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class AuditEvent(Base):
+    """One line of the audit log: who did what to whom. Lines are only ever added.
+
+    What is done to models has a log of its own, ``model_events``, which everybody reads.
+    """
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    actor: Mapped[str]
+    tenant: Mapped[str]
+    action: Mapped[str]
+    target: Mapped[str]
+    details: Mapped[Json] = mapped_column(default=dict)
+
+    __table_args__ = (
+        Index("ix_audit_events_listing", "created_at", "id"),
+        Index("ix_audit_events_tenant", "tenant", "created_at", "id"),
+    )
 
 
 class IdempotencyKey(Base):
@@ -91,11 +156,19 @@ class IdempotencyKey(Base):
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
 
 
+class Requested:
+    """What joins a worker's log lines and spans to the request that asked for the work; None where nobody asked."""
+
+    request_id: Mapped[str | None] = mapped_column(default=current_request_id)
+    traceparent: Mapped[str | None] = mapped_column(default=current_traceparent)
+
+
 class Leased:
     """The columns by which exactly one worker holds a job; see ``app.storage.leases``."""
 
     lease_token: Mapped[str | None]
     lease_holder: Mapped[str | None]
+    lease_taken_at: Mapped[float | None] = mapped_column(Float)
     lease_expires_at: Mapped[float | None] = mapped_column(Float)
     rung_at: Mapped[float | None] = mapped_column(Float)
     failures: Mapped[Json] = mapped_column(default=dict)
@@ -106,7 +179,7 @@ class Leased:
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
 
 
-class Dataset(Leased, Base):
+class Dataset(Requested, Leased, Base):
     """An upload and what was understood of it."""
 
     __tablename__ = "datasets"
@@ -119,10 +192,11 @@ class Dataset(Leased, Base):
     sha256: Mapped[str | None]
     digest: Mapped[str | None] = mapped_column(index=True)
     report: Mapped[Json | None]
+    expires_at: Mapped[datetime | None] = mapped_column(index=True)
 
     __table_args__ = (
         Index("ix_datasets_listing", "tenant", "created_at", "id"),
-        Index("ix_datasets_work", "state", "created_at"),
+        Index("ix_datasets_work", "state", "tenant", "created_at", "id"),
         Index(
             "uq_datasets_bytes",
             "tenant",
@@ -134,7 +208,7 @@ class Dataset(Leased, Base):
     )
 
 
-class Model(Leased, Base):
+class Model(Requested, Leased, Base):
     """One version of a zoo model: ``spec`` never changes, ``tags`` are for people to find it by."""
 
     __tablename__ = "models"
@@ -204,7 +278,7 @@ class ZooMember(Base):
     model_name: Mapped[str] = mapped_column(primary_key=True, index=True)
 
 
-class Selection(Base):
+class Selection(Requested, Base):
     """The question which model to fine-tune on one data set, and its ranking.
 
     ``race`` and ``looks`` are those of ``app.domain.racing``; without them each model sees all images at once.
@@ -242,6 +316,8 @@ class Selection(Base):
     updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None] = mapped_column(index=True)
+    deleted_at: Mapped[datetime | None]
 
     __table_args__ = (
         Index("ix_selections_listing", "tenant", "created_at", "id"),
@@ -250,24 +326,31 @@ class Selection(Base):
 
 
 class Evaluation(Leased, Base):
-    """One model on one data set, for one selection; ``look`` counts the looks of a race that it has behind it."""
+    """One model on one data set, for one selection; ``look`` counts the looks of a race that it has behind it.
+
+    ``ran_on`` is the kind of device on which the network ran over all images at once; None where it did not.
+    """
 
     __tablename__ = "evaluations"
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    tenant: Mapped[str]
     selection_id: Mapped[str] = mapped_column(ForeignKey("selections.id", ondelete="CASCADE"))
     model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
     state: Mapped[str] = mapped_column(default=EvaluationState.QUEUED)
     look: Mapped[int] = mapped_column(default=0)
     result: Mapped[Json | None]
+    ran_on: Mapped[str | None]
 
     __table_args__ = (
         UniqueConstraint("selection_id", "model_id"),
-        Index("ix_evaluations_work", "state", "created_at", "id"),
+        Index("ix_evaluations_past", "ran_on", "created_at", "id"),
+        Index("ix_evaluations_work", "state", "tenant", "created_at", "id"),
+        Index("ix_evaluations_rung", "state", "rung_at"),
     )
 
 
-class Finetune(Leased, Base):
+class Finetune(Requested, Leased, Base):
     """Some models really fine-tuned on one data set, one after the other, by one worker.
 
     ``selection_id`` is that of the selection whose first models it is to prove, if any.
@@ -285,23 +368,28 @@ class Finetune(Leased, Base):
     state: Mapped[str] = mapped_column(default=FinetuneState.QUEUED)
     budget_seconds: Mapped[float | None] = mapped_column(Float)
     spent_seconds: Mapped[float] = mapped_column(Float, default=0.0)
+    warnings: Mapped[list[Json]] = mapped_column(default=list)
     result: Mapped[Json | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    expires_at: Mapped[datetime | None] = mapped_column(index=True)
+    deleted_at: Mapped[datetime | None]
 
     __table_args__ = (
         Index("ix_finetunes_listing", "tenant", "created_at", "id"),
-        Index("ix_finetunes_work", "state", "created_at"),
+        Index("ix_finetunes_work", "state", "tenant", "created_at", "id"),
     )
 
 
 class Worker(Base):
-    """A worker process that was seen alive."""
+    """A worker process that was seen alive; ``versions`` are those of what computes, by name."""
 
     __tablename__ = "workers"
 
     name: Mapped[str] = mapped_column(primary_key=True)
     pid: Mapped[int]
     device: Mapped[str]
+    versions: Mapped[Json] = mapped_column(default=dict)
+    images_per_second: Mapped[float] = mapped_column(Float, default=0.0)
     started_at: Mapped[datetime] = mapped_column(default=now)
     seen_at: Mapped[float] = mapped_column(Float)

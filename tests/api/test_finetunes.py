@@ -120,6 +120,22 @@ class TestAsking:
         assert_problem(answer, 409, "dataset_not_ready", param="dataset")
         assert_documented(answer, "/v1/finetunes")
 
+    def test_who_names_a_deprecated_model_is_told(
+        self, service: RunningService, user: httpx.Client, admin: httpx.Client, dataset: str
+    ) -> None:
+        name = f"old-{dataset}"
+        path = f"/v1/models/{add_model(service.database, name)}"
+        admin.patch(path, json={"status": "deprecated", "reason": "take alpha"}).raise_for_status()
+        body = ask(user, dataset, models=["alpha", name]).json()
+        [warning] = body["warnings"]
+        assert (warning["code"], warning["model"]) == ("model_deprecated", path.rsplit("/", 1)[1])
+        assert warning["detail"] == f"{name} version 1 is deprecated: take alpha"
+        admin.patch(path, json={"status": "active"}).raise_for_status()
+        assert user.get(body["links"]["self"]).json()["warnings"] == [warning], "what was told stays told"
+        assert ask(user, dataset, models=["alpha", name]).json()["warnings"] == []
+        selection = user.post("/v1/selections", json={"dataset": dataset, "models": ["alpha", name]}).json()
+        assert selection["warnings"] == []
+
     def test_a_replay_gets_the_first_answer(
         self, service: RunningService, user: httpx.Client, tenant: str, dataset: str
     ) -> None:

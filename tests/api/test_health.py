@@ -1,6 +1,9 @@
 """Health, readiness, metrics: what load balancers and monitoring see."""
 
+import socket
+import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 from sqlalchemy import text
@@ -8,7 +11,11 @@ from sqlalchemy import text
 from app.storage.database import Database
 from app.storage.repositories.workers import announce
 from tests.api.problem import assert_problem
+from tests.fixtures.monitoring import values
+from tests.fixtures.proxy import proxy
+from tests.fixtures.servers import free_port
 from tests.fixtures.service import RunningService, empty_zoo_settings, own_database, run_service
+from tests.fixtures.story import wait_for
 
 
 def test_a_service_without_a_worker_is_degraded(service: RunningService) -> None:
@@ -67,7 +74,9 @@ def test_without_its_database_it_is_down_and_says_so(tmp_path: Path, postgres_ur
         refused = client.get("/v1/datasets")
         assert_problem(refused, 503, "database_unavailable")
         assert int(refused.headers["Retry-After"]) > 0
-        assert_problem(client.get("/metrics"), 503, "database_unavailable")
+        metrics = client.get("/metrics").text
+        assert 'foretune_check_ok{check="database"} 0.0' in metrics
+        assert "foretune_jobs{" not in metrics
 
 
 def test_without_its_objects_it_is_down(tmp_path: Path) -> None:
@@ -95,3 +104,56 @@ def _drop(postgres_url: str) -> None:
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("DROP DATABASE lost WITH (FORCE)"))
     database.close()
+
+
+def test_a_database_that_falls_silent_hangs_nothing(tmp_path: Path, postgres_url: str) -> None:
+    """It accepts connections and says nothing: the answers come within seconds, and it recovers."""
+    server = urlsplit(postgres_url)
+    assert server.port is not None
+    with (
+        own_database(postgres_url, "silent"),
+        proxy(server.port) as wire,
+        run_service(
+            empty_zoo_settings(tmp_path, database_url=f"postgresql://{server.username}@127.0.0.1:{wire.port}/silent")
+        ) as service,
+    ):
+        client = service.client(timeout=15)
+        assert client.get("/readyz").json()["checks"]["database"] == "ok"
+        time.sleep(1.1)  # an answer is good for a second
+        wire.trouble = "silent"
+        started = time.monotonic()
+        answer, again = client.get("/readyz"), client.get("/readyz")
+        metrics = client.get("/metrics")
+        assert time.monotonic() - started < 10
+        assert answer.status_code == again.status_code == 503
+        assert answer.json()["checks"]["database"] == "no answer within 2 seconds"
+        assert 'foretune_check_ok{check="database"} 0.0' in metrics.text
+        assert client.get("/healthz").status_code == 200
+        wire.trouble = "none"
+        wait_for(lambda: client.get("/readyz").status_code == 200)
+
+
+def test_a_silent_broker_degrades_and_a_missing_one_too(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections wait in its backlog for ever
+        for number, port in enumerate((silent.getsockname()[1], free_port())):
+            settings = empty_zoo_settings(tmp_path / str(number), broker_url=f"redis://127.0.0.1:{port}/0")
+            with run_service(settings) as service:
+                started = time.monotonic()
+                answer = service.client(timeout=15).get("/readyz")
+                assert time.monotonic() - started < 5
+            assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+            assert answer.json()["checks"]["broker"] != "ok"
+            assert answer.json()["checks"]["database"] == "ok"
+
+
+def test_metrics_tell_nobodys_secrets(service: RunningService, user: httpx.Client, tenant: str) -> None:
+    dataset = user.post("/v1/datasets", content=b"secret", params={"name": "secret-project"}).json()["id"]
+    user.request("BREW", f"/v1/datasets/{dataset}")
+    told = service.client().get("/metrics").text
+    for secret in (tenant, dataset, "secret-project", "BREW", service.admin_key):
+        assert secret not in told
+    depths = {text: value for text, value in values(told).items() if text.startswith("foretune_jobs{")}
+    assert depths['foretune_jobs{kind="dataset",state="received"}'] >= 1
+    assert "ready" not in " ".join(depths)
+    assert values(told)['foretune_oldest_waiting_seconds{kind="dataset"}'] > 0
+    assert values(told)['foretune_workers_alive{device="none"}'] == 0

@@ -11,7 +11,7 @@ from app.domain.states import ModelState
 from app.storage.tables import Model, Selection
 from tests.api.problem import assert_problem
 from tests.api.worker import make_ready
-from tests.fixtures.rows import add_model
+from tests.fixtures.rows import add_model, spec
 from tests.fixtures.service import RunningService
 
 
@@ -215,3 +215,47 @@ def test_selections_that_follow_each_other_are_linked(
 def follow(service: RunningService, selection_id: str, previous_id: str) -> None:
     with service.database.write() as session:
         session.get_one(Selection, selection_id).previous_id = previous_id
+
+
+def test_lists_rankings_and_filters_go_by_what_the_checks_have_found(
+    service: RunningService, user: httpx.Client, tenant: str, stem: str
+) -> None:
+    model_id = add_model(service.database, stem)
+    resolved = {"license": "apache-2.0", "pretraining": {"datasets": ["places"]}}
+    facts = {
+        "parameters": 7,
+        "gflops": 0.25,
+        "weights_bytes": 100,
+        "peak_bytes": {"32": 10},
+        "family": "vit",
+        "capabilities": {"features": True, "logits": False, "gradients": True},
+    }
+    with service.database.write() as session:
+        session.get_one(Model, model_id).facts = facts | {"resolved": resolved}
+    assert user.get(f"/v1/models/{model_id}").json()["spec"]["license"] == "mit"
+    wanted = {"licenses": ["Apache-2.0"], "pretrained_on": ["places"], "families": ["vit"]}
+    bounds = {"max_parameters": 7, "max_gflops": 0.25, "max_memory_bytes": 110, "capabilities": ["gradients"]}
+    [model] = user.get("/v1/models", params=wanted | bounds).json()["data"]
+    assert (
+        user.get("/v1/models", params={"licenses": "mit", "max_parameters": 7, "families": "vit"}).json()["data"] == []
+    )
+    shown = {"license": "apache-2.0", "pretraining": ["places"], "parameters": 7}
+    more = {"family": "vit", "gflops": 0.25, "memory_bytes": 110, "capabilities": ["features", "gradients"]}
+    assert model == model | shown | more
+    asked = {"dataset": make_ready(service, tenant), "constraints": wanted | bounds}
+    selection = user.post("/v1/selections", json=asked).json()
+    [row] = user.get(selection["links"]["results"]).json()["data"]
+    assert row == row | shown
+
+
+def test_before_its_checks_a_model_is_what_was_registered(
+    service: RunningService, admin: httpx.Client, stem: str
+) -> None:
+    body = admin.post("/v1/models", json=spec(stem).as_dict() | {"pretraining": {"datasets": ["places"]}}).json()
+    assert (body["license"], body["pretraining"]) == ("mit", ["places"])
+    unknown = ("family", "parameters", "gflops", "memory_bytes")
+    assert [body[fact] for fact in unknown] == [None] * 4
+    assert body["capabilities"] == []
+    listed = admin.get("/v1/models", params={"pretrained_on": "places", "status": "pending"}).json()["data"]
+    assert stem in [model["name"] for model in listed]
+    admin.patch(body["links"]["self"], json={"status": "rejected"}).raise_for_status()

@@ -1,15 +1,19 @@
 """POST /v1/models/import: many models at once, and what becomes of each."""
 
+import hashlib
 import json
 import uuid
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save
 
 from tests.api.problem import assert_problem
 from tests.fixtures.rows import spec
+from tests.fixtures.service import RunningService
 
 Row = dict[str, Any]
 
@@ -119,6 +123,30 @@ def test_a_dry_run_says_the_same_and_registers_nothing(admin: httpx.Client, stem
 )
 def test_what_is_no_manifest(admin: httpx.Client, manifest: str | bytes, param: str | None) -> None:
     assert_problem(send(admin, manifest), 422, "invalid_manifest", param=param)
+
+
+def test_a_manifest_of_all_rows_that_say_everything_fits(admin: httpx.Client, stem: str) -> None:
+    full = row(stem, notes="n" * 1500, license=7)
+    manifest = {"models": [full | {"name": f"{stem}-{number}"} for number in range(2000)]}
+    text = json.dumps(manifest)
+    assert len(text) > 3_500_000
+    assert send(admin, text, dry_run=True).json()["counts"] == {"invalid": 2000}
+    problem = assert_problem(send(admin, " " * (8 << 20) + text), 413, "body_too_large")
+    assert "several requests" in str(problem["hint"])
+
+
+def test_an_upload_has_to_be_there(service: RunningService, admin: httpx.Client, stem: str) -> None:
+    file = save({"a": np.ones(3, np.float32)}, metadata={"of": stem})
+    sha256 = hashlib.sha256(file).hexdigest()
+    wanted = row(stem, source={"type": "upload", "sha256": sha256})
+    for refused in (send(admin, [wanted]), send(admin, [wanted], dry_run=True)):
+        assert verdicts(refused) == ["invalid"]
+        error = refused.json()["rows"][0]["error"]
+        assert (error["code"], error["param"]) == ("unknown_weights", "source.sha256")
+    assert_problem(admin.post("/v1/models", json=wanted), 422, "unknown_weights", param="source.sha256")
+    admin.post("/v1/weights", content=file).raise_for_status()
+    assert verdicts(send(admin, [wanted])) == ["new"]
+    assert admin.post("/v1/models", json=wanted).status_code == 200
 
 
 def test_tags_stand_beside_the_specification(admin: httpx.Client, stem: str) -> None:

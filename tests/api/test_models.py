@@ -9,6 +9,7 @@ import pytest
 
 from app.domain.states import ModelState
 from app.storage import leases
+from app.storage.tables import Model
 from tests.api.problem import assert_problem
 from tests.fixtures.rows import add_model, spec
 from tests.fixtures.service import RunningService
@@ -69,6 +70,22 @@ class TestReading:
         assert (body["status"], body["facts"]["parameters"]) == ("active", 10)
         assert user.get("/v1/models", params={"limit": 1}).json()["data"] == [body]
 
+    def test_only_admins_see_how_an_address_is_signed(
+        self, service: RunningService, admin: httpx.Client, user: httpx.Client, name: str
+    ) -> None:
+        source = {"type": "safetensors", "uri": f"https://host/{name}?X-Amz-Signature=DEAD", "sha256": "0" * 64}
+        wanted = specification(name, source=source)
+        body = admin.post("/v1/models", json=wanted).json()
+        assert body["spec"]["source"] == source
+        path = f"/v1/models/{body['id']}"
+        with service.database.write() as session:
+            session.get_one(Model, body["id"]).facts = {"resolved": wanted}
+        for _ in range(2):  # whoever asked last
+            for client, uri in ((admin, source["uri"]), (user, f"https://host/{name}?...")):
+                listed = next(one for one in client.get("/v1/models").json()["data"] if one["name"] == name)
+                for shown in (client.get(path).json(), listed):
+                    assert shown["spec"]["source"]["uri"] == shown["facts"]["resolved"]["source"]["uri"] == uri
+
     def test_one_state_only(self, service: RunningService, user: httpx.Client, name: str) -> None:
         add_model(service.database, name, state=ModelState.DISABLED)
         listed = user.get("/v1/models", params={"status": "disabled", "limit": 200}).json()["data"]
@@ -112,6 +129,13 @@ class TestSwitching:
         ("body", "code", "param"),
         [
             ({"status": "checking"}, "invalid_request", "status"),
+            ({"status": "rejected"}, "model_state", "status"),
+            ({"add_tags": ["No"]}, "invalid_tags", "add_tags.0"),
+            ({"remove_tags": ["No"]}, "invalid_tags", "remove_tags.0"),
+            ({"tags": [], "add_tags": ["a"]}, "invalid_tags", "tags"),
+            ({"tags": ["a"], "remove_tags": []}, "invalid_tags", "tags"),
+            ({"add_tags": ["a", "b"], "remove_tags": ["c", "b"]}, "invalid_tags", "remove_tags"),
+            ({"add_tags": ["a"], "status": "pending"}, "model_state", "status"),
             ({}, "invalid_request", "status"),
             ({"reason": "none"}, "invalid_request", "status"),
             ({"status": "deprecated"}, "reason_required", "reason"),
@@ -158,6 +182,34 @@ class TestCurating:
         assert tagged["revision"] > before
         both = admin.patch(path, json={"tags": [], "status": "disabled", "reason": "gone"}).json()
         assert (both["tags"], both["status"]) == ([], "disabled")
+
+    def test_some_tags_change_and_the_others_stay(
+        self, service: RunningService, admin: httpx.Client, name: str
+    ) -> None:
+        path = f"/v1/models/{add_model(service.database, name)}"
+        assert admin.patch(path, json={"add_tags": ["b", "a"]}).json()["tags"] == ["a", "b"]
+        both = admin.patch(path, json={"add_tags": ["c"], "remove_tags": ["a", "x"], "reason": "phones"}).json()
+        assert both["tags"] == ["b", "c"]
+        assert admin.patch(path, json={"add_tags": [], "remove_tags": []}).json() == both
+        [line, _, _] = admin.get(f"{path}/events").json()["data"]
+        assert (line["action"], line["reason"]) == ("tags_changed", "phones")
+        assert line["details"] == {"was": ["a", "b"], "now": ["b", "c"]}
+
+    def test_a_model_that_is_not_checked_yet_is_withdrawn(
+        self, service: RunningService, admin: httpx.Client, user: httpx.Client, name: str
+    ) -> None:
+        path = admin.post("/v1/models", json=specification(name)).headers["Location"]
+        check(service, path.rsplit("/", 1)[1])
+        known = user.get(path).headers["ETag"]
+        threading.Timer(0.3, admin.patch, [path], {"json": {"status": "rejected", "reason": "misspelt"}}).start()
+        withdrawn = user.get(path, headers={"If-None-Match": known}, params={"wait": 20}).json()
+        assert (withdrawn["status"], withdrawn["reason"]) == ("rejected", "misspelt")
+        assert withdrawn["error"]["code"] == "model_withdrawn"
+        [line, _] = user.get(f"{path}/events").json()["data"]
+        assert (line["action"], line["reason"]) == ("status_changed", "misspelt")
+        assert line["details"] == {"was": "checking", "now": "rejected"}
+        assert line["actor"].startswith("first admin (key_")
+        assert_problem(admin.patch(path, json={"status": "disabled"}), 409, "model_state", param="status")
 
     def test_tags_may_come_with_the_registration(self, admin: httpx.Client, name: str) -> None:
         body = specification(name, tags=["b", "a"])

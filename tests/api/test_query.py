@@ -45,9 +45,17 @@ def test_a_typing_error_is_named_before_what_else_is_wrong(user: httpx.Client) -
 
 
 def test_what_is_known_passes(user: httpx.Client) -> None:
-    assert user.get("/v1/datasets?limit=5&limit=6").status_code == 200
+    assert user.get("/v1/models?licenses=mit&licenses=bsd-3-clause&capabilities=logits").status_code == 200
     assert user.post("/v1/datasets?name=x", content=b"PK").status_code == 202
     assert user.get("/v1/datasets?").status_code == 200
+
+
+def test_what_is_taken_once_is_given_once(user: httpx.Client) -> None:
+    twice = user.get("/v1/models?status=active&status=pending")
+    assert_problem(twice, 422, "repeated_parameter", param="status")
+    assert_problem(user.get("/v1/models?zoo=a&zoo=a"), 422, "repeated_parameter", param="zoo")
+    assert_problem(user.get("/v1/plan?images=5&images=6"), 422, "repeated_parameter", param="images")
+    assert_problem(user.get("/v1/datasets?limit=5&limit=6&x=1"), 422, "unknown_parameter", param="x")
 
 
 def test_an_upload_is_refused_before_it_is_taken(user: httpx.Client) -> None:

@@ -48,6 +48,17 @@ def test_a_file_is_stored_under_its_digest(service: RunningService, admin: httpx
     assert stored(service) - before == {f"weights/{sha256}.safetensors"}
 
 
+@pytest.mark.parametrize("header_bytes", [0x280, 0x380, 0x480, 0x580])
+def test_a_file_whose_length_of_header_begins_like_a_pickle(admin: httpx.Client, header_bytes: int) -> None:
+    def with_note(length: int) -> bytes:
+        return save({"a": np.ones(1, np.float32)}, metadata={"note": "x" * length})
+
+    short = int.from_bytes(with_note(0)[:8], "little")
+    file = with_note(header_bytes - short)
+    assert file[:8] == header_bytes.to_bytes(8, "little")
+    assert admin.post("/v1/weights", content=file).status_code in {200, 201}
+
+
 def test_a_file_in_chunks_of_unknown_number(admin: httpx.Client, file: bytes) -> None:
     def pieces() -> Iterator[bytes]:
         for start in range(0, len(file), 5):

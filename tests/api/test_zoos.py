@@ -62,7 +62,8 @@ def test_what_it_refuses(admin: httpx.Client, name: str, body: dict[str, Any], c
 
 @pytest.mark.parametrize("odd", ["Upper", "a b", "-x", "x" * 51, "\u0451"])
 def test_names_that_are_none(admin: httpx.Client, odd: str) -> None:
-    assert_problem(admin.put(f"/v1/zoos/{odd}", json={"models": []}), 422, "invalid_request", param="name")
+    problem = assert_problem(admin.put(f"/v1/zoos/{odd}", json={"models": []}), 422, "invalid_request", param="name")
+    assert "letter or digit first" in str(problem["hint"])
 
 
 def test_it_takes_an_admin(user: httpx.Client, name: str) -> None:

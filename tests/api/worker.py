@@ -53,12 +53,12 @@ class SelectionWork:
     service: RunningService
     selection_id: str
 
-    def claim(self, name: str, progress: dict[str, Any] | None = None) -> Lease:
+    def claim(self, name: str, progress: dict[str, Any] | None = None, holder: str = "host/0") -> Lease:
         """Begin to evaluate a model."""
         with self.service.database.write() as session:
             mine = [Evaluation.selection_id == self.selection_id, Model.name == name]
             evaluation_id = session.scalars(select(Evaluation.id).join(Model).where(*mine)).one()
-            lease = leases.claim(session, EVALUATION, evaluation_id, holder="host/0", seconds=60)
+            lease = leases.claim(session, EVALUATION, evaluation_id, holder=holder, seconds=60)
             assert lease is not None
             if progress is not None:
                 leases.renew(session, lease, seconds=60, progress=progress)

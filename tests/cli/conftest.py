@@ -98,7 +98,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     manifest = home / "zoo.yaml"
     manifest.write_text("models: []\n")
     port = str(free_port())
-    process = start("serve", "--api-only", "--json", "--port", port, home=str(home), zoo_manifest=str(manifest))
+    settings = {"home": str(home), "zoo_manifest": str(manifest), "webhook_private_hosts": "127.0.0.1"}
+    process = start("serve", "--api-only", "--json", "--port", port, **settings)
     assert process.stdout is not None
     announced = ""
     while not announced.endswith("}\n"):
@@ -122,6 +123,11 @@ def client(served: Served) -> Iterator[Foretune]:
     """Yield a client with the admin key."""
     with Foretune(served.url, served.key) as foretune:
         yield foretune
+
+
+def unbroken(told: str) -> str:
+    """Return what was told without the frame that typer draws around wrong usage."""
+    return " ".join(told.replace("│", " ").split())
 
 
 def processes_of(home: Path) -> dict[int, str]:

@@ -222,6 +222,19 @@ class TestCommands:
         assert cancelled.out.split()[-1] == "cancelled."
         assert served.run("finetune", "watch", done.out.strip()).code == 0
 
+    def test_who_names_a_deprecated_model_is_told(self, served: Served, client: Foretune, dataset: str) -> None:
+        model_id = add_model(served.database, "outworn")
+        client.models.deprecate(model_id, "take wide")
+        told = "outworn version 1 is deprecated: take wide (model_deprecated)"
+        asked = served.run("finetune", "start", DATASET, "--model", "outworn", "--no-wait")
+        assert told in asked.err
+        finetune = asked.out.strip()
+        assert told in served.run("finetune", "show", finetune).out
+        [warning] = client.finetunes.get(finetune).warnings
+        assert (warning.code, warning.model) == ("model_deprecated", model_id)
+        client.finetunes.cancel(finetune)
+        client.models.disable(model_id)
+
     def test_a_failed_one_is_an_error(self, served: Served, dataset: str) -> None:
         def fail(work: FinetuneWork) -> None:
             work.fail(work.claim(), EvaluationFailed("nothing_to_test", "No image is left.", hint="Add images."))

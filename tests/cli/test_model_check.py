@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from app.cli.model_fields import StatedFields
 from app.cli.model_specs import read_specs
 from app.client import Failure
+from app.manifest import read_row
 from tests.cli.conftest import processes_of, run, start, wait_until
 from tests.fixtures.tiny_zoo import tiny_zoo
 
@@ -94,6 +96,19 @@ def test_checks_that_take_their_process_down_are_told(tmp_path: Path, entries: l
     assert report["error"]["code"] == "worker_lost"
     assert "-9" in report["error"]["message"]
     assert report["error"]["hint"]
+
+
+def test_a_safetensors_file_is_read_where_it_is(tmp_path: Path, entries: list[dict[str, Any]]) -> None:
+    steps = entries[0]["preprocessing"]
+    stated = StatedFields("mine", "timm:test_resnet", "apache-2.0", 10, json.dumps(steps))
+    [spec] = read_specs(str(tmp_path / "test_resnet.safetensors"), stated)
+    assert spec["source"] == entries[0]["source"]
+    assert (spec["name"], spec["head"], spec["preprocessing"]) == (
+        "mine",
+        {"num_classes": 10, "label_set": "mine"},
+        steps,
+    )
+    read_row(spec)
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,19 @@ def test_a_plan_is_told(served: Served, swift: str) -> None:
     assert swift in done.out
     told = served.run("plan", "--images", "300", "--models", "500", "--workers", "4", "--json").json
     assert (told["models"], told["workers"], told["interval"]) == (500, 4, None)
+    assert told["warnings"] == []
     with_forecast = served.run("plan", "--images", "300", "--models", "500", "--workers", "4", "--forecast", "--json")
     assert with_forecast.json["seconds"] > told["seconds"]
+
+
+def test_a_plan_for_workers_that_are_elsewhere(served: Served, swift: str) -> None:
+    on_gpus = ("plan", "--images", "300", "--device", "NVIDIA H100 80GB HBM3")
+    done = served.run(*on_gpus, "--workers", "4")
+    assert done.code == 0, done.err
+    assert "4 (NVIDIA H100 80GB HBM3)" in done.out
+    assert "(measured_elsewhere)" in done.out, swift
+    codes = [warning["code"] for warning in served.run(*on_gpus, "--json").json["warnings"]]
+    assert codes == ["measured_elsewhere", "no_worker_alive"]
 
 
 def test_only_models_that_satisfy_constraints_are_planned(served: Served, swift: str) -> None:

@@ -19,7 +19,7 @@ def make(database: Database, *, tenant: str = "acme", scopes: tuple[str, ...] = 
 
 def authenticate(database: Database, text: str, secret: bytes = SECRET) -> ApiKey:
     with database.read() as session:
-        return Keys(session, secret).authenticate(text)
+        return Keys(session, secret).authenticate(text).row
 
 
 class TestKeys:

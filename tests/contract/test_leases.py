@@ -7,7 +7,7 @@ import pytest
 
 from app.domain.errors import EvaluationFailed
 from app.domain.states import RETRY_BUDGET, EvaluationState
-from app.storage import leases
+from app.storage import doorbells, leases
 from app.storage.database import Database
 from app.storage.leases import EVALUATION, Lease, LeaseLost
 from app.storage.tables import Evaluation
@@ -173,7 +173,7 @@ class TestLeases:
 
         def ring(again: float) -> list[str]:
             with database.write() as session:
-                return leases.ring_due(session, EVALUATION, ring_again_seconds=again)
+                return doorbells.ring_due(session, EVALUATION, ring_again_seconds=again)
 
         assert sorted(ring(60)) == sorted(jobs)
         assert ring(60) == []
@@ -185,11 +185,11 @@ class TestLeases:
     def test_there_is_nothing_due_when_everything_is_held_or_rung(self, database: Database, job: str) -> None:
         def due() -> bool:
             with database.read() as session:
-                return leases.has_due(session, EVALUATION, ring_again_seconds=60)
+                return doorbells.has_due(session, EVALUATION, ring_again_seconds=60)
 
         assert due()
         with database.write() as session:
-            leases.ring_due(session, EVALUATION, ring_again_seconds=60)
+            doorbells.ring_due(session, EVALUATION, ring_again_seconds=60)
         assert not due()
         must_claim(database, job, seconds=-1)
         assert due()

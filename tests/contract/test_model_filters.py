@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.domain.model_constraints import ModelConstraints
+from app.domain.model_description import ModelDescription
 from app.storage.database import Database
 from app.storage.repositories.model_filters import in_zoo, satisfy
 from app.storage.repositories.models import Models
@@ -77,6 +78,18 @@ known_facts = st.fixed_dictionaries(
 )
 known_models = st.tuples(statements, known_facts, st.lists(st.sampled_from(TAGS), unique=True, max_size=4))
 
+UNKNOWN: list[tuple[Json, Json | None, list[str]]] = [
+    ({"license": "", "pretraining": None}, known, [])
+    for known in (
+        None,
+        {},
+        {"gflops": None, "parameters": None, "weights_bytes": None, "peak_bytes": None},
+        {"weights_bytes": 1},
+        {"weights_bytes": 1, "peak_bytes": {"1": 1}},
+        {"weights_bytes": 1, "peak_bytes": {"1": 1, "32": None}},
+        {"weights_bytes": None, "peak_bytes": {"32": 1}},
+    )
+]
 FULL: Json = {"weights_bytes": 3, "peak_bytes": {"1": 1, "32": 4}, "family": "resnet", "resolved": {"license": "MIT"}}
 
 
@@ -102,6 +115,9 @@ def test_one_constraint_on_what_is_known(database: Database, name: str, data: st
     wanted=ModelConstraints(max_parameters=2.0**53),
 )
 @example(rows=[({"license": "x", "pretraining": None}, FULL, [])], wanted=ModelConstraints(licenses=("mit",)))
+@example(rows=UNKNOWN, wanted=ModelConstraints(max_gflops=1e300))
+@example(rows=UNKNOWN, wanted=ModelConstraints(max_memory_bytes=1e300))
+@example(rows=UNKNOWN, wanted=ModelConstraints(max_parameters=1e300))
 def test_any_constraints_on_what_may_not_be_known(
     database: Database, rows: list[tuple[Json, Json | None, list[str]]], wanted: ModelConstraints
 ) -> None:
@@ -117,7 +133,7 @@ def assert_same(database: Database, rows: list[tuple[Json, Json | None, list[str
     assert found == {
         f"mdl_{number}"
         for number, (stated, known, tags) in enumerate(rows)
-        if wanted.satisfied_by(spec("x").as_dict() | stated, known, tags)
+        if wanted.satisfied_by(ModelDescription.of(spec("x").as_dict() | stated, known), tags)
     }
 
 

@@ -1,5 +1,6 @@
 """What the repository of models promises, on both databases."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
@@ -38,10 +39,16 @@ def switch(database: Database, model_id: str, state: ModelState, reason: str | N
 
 
 def fail(database: Database, model_id: str, error: ForetuneError) -> None:
+    lease = claim(database, model_id)
+    with database.write() as session:
+        leases.fail(session, lease, error)
+
+
+def claim(database: Database, model_id: str) -> leases.Lease:
     with database.write() as session:
         lease = leases.claim(session, leases.MODEL, model_id, holder="host/0", seconds=60)
-        assert lease is not None
-        leases.fail(session, lease, error)
+    assert lease is not None
+    return lease
 
 
 def choose(database: Database, *names: str) -> list[str]:
@@ -166,7 +173,7 @@ class TestSwitching:
         model_id = add_model(database, "one", state=state)
         if state == wanted or f"{state} {wanted}" in (
             *("active disabled", "active deprecated", "deprecated active", "deprecated disabled", "disabled active"),
-            *("rejected pending", "quarantined pending"),
+            *("rejected pending", "quarantined pending", "pending rejected", "checking rejected"),
         ):
             assert switch(database, model_id, wanted, "why").state == wanted
             return
@@ -206,6 +213,56 @@ class TestSwitching:
             assert quarantined.error is not None
             assert quarantined.error["code"] == "worker_lost"
             switch(database, model_id, ModelState.PENDING)
+
+    @pytest.mark.parametrize("state", [ModelState.PENDING, ModelState.CHECKING])
+    def test_what_is_not_checked_yet_is_withdrawn(self, database: Database, state: ModelState) -> None:
+        model_id, _, _ = register(database)
+        lease = claim(database, model_id) if state == ModelState.CHECKING else None
+        before = read(database, model_id)
+        withdrawn = switch(database, model_id, ModelState.REJECTED, "misspelt")
+        assert (withdrawn.state, withdrawn.reason, withdrawn.facts) == (ModelState.REJECTED, "misspelt", None)
+        assert withdrawn.error is not None
+        assert withdrawn.error["code"] == "model_withdrawn"
+        assert withdrawn.revision > before.revision
+        leasing = withdrawn.lease_token, withdrawn.lease_holder, withdrawn.lease_expires_at, withdrawn.progress
+        assert leasing == (None,) * 4
+        with database.write() as session:
+            assert leases.claim(session, leases.MODEL, model_id, holder="host/1", seconds=60) is None
+            assert leases.free_of_holder(session, leases.MODEL, "host/0") == []
+        assert switch(database, model_id, ModelState.REJECTED, "again").revision == withdrawn.revision
+        if lease is not None:
+            with pytest.raises(leases.LeaseLost), database.write() as session:
+                leases.finish(session, lease, facts={"parameters": 1})
+        assert read(database, model_id).facts is None
+        again = switch(database, model_id, ModelState.PENDING)
+        assert (again.error, again.reason) == (None, None)
+        assert claim(database, model_id)
+
+    def test_of_a_worker_that_passes_it_and_an_admin_who_withdraws_it_one_is_first(self, database: Database) -> None:
+        for number in range(4):
+            model_id, _, _ = register(database, f"net-{number}")
+            lease = claim(database, model_id)
+
+            def withdraw(model_id: str) -> str:
+                try:
+                    return switch(database, model_id, ModelState.REJECTED).state
+                except Conflict as late:
+                    return late.code
+
+            def finish(lease: leases.Lease) -> str:
+                try:
+                    with database.write() as session:
+                        leases.finish(session, lease, facts={"parameters": 1})
+                except leases.LeaseLost:
+                    return "lost"
+                return "finished"
+
+            told = race(partial(withdraw, model_id), partial(finish, lease))
+            model = read(database, model_id)
+            assert (*told, model.state, model.facts is None) in (
+                ("rejected", "lost", ModelState.REJECTED, True),
+                ("model_state", "finished", ModelState.ACTIVE, False),
+            )
 
     def test_two_admins_who_want_different_things_take_turns(self, database: Database) -> None:
         for _ in range(5):
@@ -250,3 +307,35 @@ class TestSwitching:
             assert set(race(*[partial(enable, model_id) for model_id in versions])) == {ModelState.ACTIVE}
             states = [read(database, model_id).state for model_id in versions]
             assert states.count(ModelState.ACTIVE) == 1
+
+
+class TestTagging:
+    def test_tags_are_added_and_taken_off(self, database: Database) -> None:
+        model_id = add_model(database, "one")
+        assert change_tags(database, model_id, add=["b", "a"]) == ["a", "b"]
+        assert change_tags(database, model_id, add=["c", "a"], remove=["b", "x"]) == ["a", "c"]
+        revision = read(database, model_id).revision
+        assert change_tags(database, model_id, add=["a"], remove=["b"]) == ["a", "c"]
+        assert read(database, model_id).revision == revision, "nothing has changed"
+
+    def test_no_tag_that_is_added_at_once_is_lost(self, database: Database) -> None:
+        model_id = add_model(database, "one")
+        names = [f"t{number}" for number in range(8)]
+        race(*[partial(change_tags, database, model_id, add=[name]) for name in names])
+        assert read(database, model_id).tags == names
+        race(*[partial(change_tags, database, model_id, remove=[name]) for name in names[:6]])
+        assert read(database, model_id).tags == names[6:]
+
+    def test_they_do_not_become_too_many(self, database: Database) -> None:
+        model_id = add_model(database, "one")
+        names = [f"t{number:02}" for number in range(20)]
+        change_tags(database, model_id, add=names)
+        with pytest.raises(BadRequest) as refused:
+            change_tags(database, model_id, add=["more"])
+        assert (refused.value.code, refused.value.param) == ("invalid_tags", "add_tags")
+        assert change_tags(database, model_id, add=["more"], remove=["t00"]) == ["more", *names[1:]]
+
+
+def change_tags(database: Database, model_id: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> list[str]:
+    with database.write() as session:
+        return Models(session).change_tags(model_id, add=add, remove=remove).tags

@@ -2,11 +2,13 @@
 
 import os
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from app.s3_access import S3Access
 from app.storage.objects import Objects
 from tests.contract.racing import race
 
@@ -15,10 +17,23 @@ class Broken(Exception):
     """Something goes wrong while an object is written."""
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(scope="module")
+def bucket(s3_url: str) -> Objects:
+    """Return a part of a bucket."""
+    store = Objects(f"s3://bucket-{uuid.uuid4().hex}/below", S3Access(s3_url, "key", "secret"))
+    store.prepare()
+    return store
+
+
+@pytest.fixture(params=["file", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
-    """Return an empty store: the local folder, and one that is reached through fsspec only."""
+    """Return an empty store: the local folder, one that is reached through fsspec only, and a part of a bucket."""
     root = tmp_path / "objects"
+    if request.param == "s3":
+        bucket: Objects = request.getfixturevalue("bucket")
+        for key in bucket.keys():  # noqa: SIM118  (a store is no dictionary)
+            bucket.delete(key)
+        return bucket
     return Objects(root.as_uri() if request.param == "file" else f"memory:/{root}")
 
 

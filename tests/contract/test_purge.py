@@ -1,12 +1,16 @@
 """A deleted data set leaves no object, and takes nothing along that is still needed."""
 
 import pytest
+from sqlalchemy import update
 
+from app.domain.finetuning import Recipe
+from app.domain.states import FinetuneState
 from app.storage.database import Database
 from app.storage.objects import Objects
 from app.storage.purge import purge_deleted
 from app.storage.repositories.datasets import Datasets, mark_stale_uploads
-from app.storage.tables import Dataset
+from app.storage.repositories.finetunes import Finetunes
+from app.storage.tables import Dataset, Finetune
 from tests.contract.racing import race
 from tests.fixtures.rows import TENANT, add_ready_dataset
 
@@ -100,4 +104,23 @@ class TestPurge:
         with database.write() as session:
             mark_stale_uploads(session, older_than_seconds=-1)
         assert purge_deleted(database, objects) == 1
+        assert objects.keys() == []
+
+    def test_weights_tuned_on_it_go_although_another_data_set_has_the_same_content(
+        self, database: Database, objects: Objects
+    ) -> None:
+        mine, theirs = add(database, objects), add(database, objects, tenant="rival")
+        with database.write() as session:
+            ids = [
+                Finetunes(session, tenant).create(dataset_id, ["mdl_a"], Recipe().as_dict()).id
+                for tenant, dataset_id in ((TENANT, mine), ("rival", theirs))
+            ]
+            session.execute(update(Finetune).values(state=FinetuneState.DONE))
+        keys = [f"finetunes/{SHARED * 8}/{finetune_id}/mdl_a.zip" for finetune_id in ids]
+        fill(objects, *keys)
+        delete(database, mine)
+        purge_deleted(database, objects)
+        assert objects.keys("finetunes") == keys[1:]
+        delete(database, theirs, tenant="rival")
+        purge_deleted(database, objects)
         assert objects.keys() == []

@@ -5,15 +5,15 @@ from functools import partial
 import pytest
 
 from app.domain.states import EvaluationState, SelectionState
-from app.storage import leases
+from app.storage import doorbells, leases
 from app.storage.database import Database
 from app.storage.leases import EVALUATION
+from app.storage.repositories.evaluation_progress import progress_of
 from app.storage.repositories.models import Models
 from app.storage.repositories.selections import (
     NextLook,
     Selections,
     is_spent,
-    progress_of,
     settle,
     stop_for_budget,
     touch,
@@ -71,7 +71,7 @@ class TestRacing:
         assert waiting(database) == [], "the ranking knows of those who are out"
         assert read(database, selection_id).state == SelectionState.QUEUED
         with database.write() as session:
-            assert sorted(leases.ring_due(session, EVALUATION, ring_again_seconds=60)) == sorted(evaluations[1:])
+            assert sorted(doorbells.ring_due(session, EVALUATION, ring_again_seconds=60)) == sorted(evaluations[1:])
 
     def test_workers_that_begin_the_next_look_at_once_begin_it_once(self, database: Database) -> None:
         selection_id, evaluations = self.start(database, race={"keep": 1, "error_probability": 0.1})

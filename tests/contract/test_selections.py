@@ -13,11 +13,11 @@ from app.domain.states import DatasetState, EvaluationState, SelectionState
 from app.storage import leases
 from app.storage.database import Database
 from app.storage.leases import Lease, LeaseLost
+from app.storage.repositories.evaluation_progress import progress_of
 from app.storage.repositories.selections import (
     Selections,
     begin,
     evaluations_of,
-    progress_of,
     settle,
     touch,
 )

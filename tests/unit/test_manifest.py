@@ -53,6 +53,8 @@ def test_label_set_of_the_dogs_has_a_name_for_each_class() -> None:
         ("- name: a", "invalid_manifest", None),
         ("models: {}", "invalid_manifest", None),
         ("models: []\nzoo: 1", "invalid_manifest", None),
+        ("{}", "invalid_manifest", None),
+        ("", "invalid_manifest", None),
         ("models: [1]", "invalid_model_spec", "models[0]"),
         ("models: [{name: a, architecture: 'timm:vit'}]", "invalid_model_spec", "models[0].source"),
     ],
@@ -108,6 +110,29 @@ def test_a_number_without_end_spoils_its_row_alone(number: str) -> None:
     assert (wrong.error.code, wrong.error.param) == ("invalid_model_spec", "preprocessing.divide_by")
     assert other.error is not None
     assert (right.error, right.spec is not None) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("models: []\nversion: 1", "has 'version' beside 'models'"),
+        ("modles: []", "has 'modles', and not 'models'"),
+        ("models: {}", "something else than a list"),
+        ("models:\n- name: a\n  license: mit\n  name: b", "line 4: 'name' stands in line 2 already"),
+        ("models: [{source: {type: timm, 'type': upload}}]", "line 1: 'type' stands in line 1"),
+        ('{"models": [], "models": []}', "'models' stands in line 1"),
+    ],
+)
+def test_what_is_wrong_with_the_whole_is_named(text: str, says: str) -> None:
+    with pytest.raises(BadRequest, match=says) as caught:
+        parse_manifest(text)
+    assert caught.value.code == "invalid_manifest"
+
+
+def test_keys_that_differ_may_look_alike() -> None:
+    (row,) = parse_manifest("models: [{name: a, 1: x, '1': y}]")
+    assert row.error is not None
+    assert row.error.code == "invalid_model_spec"
 
 
 def test_a_name_given_twice_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Holding a fine-tune: how it is told to stop, and what it is charged."""
 
+import dataclasses
 import threading
 import time
 from pathlib import Path
@@ -11,13 +12,15 @@ from structlog.testing import capture_logs
 
 from app.config import Settings
 from app.domain.finetuning import Recipe
+from app.domain.states import ModelState
 from app.storage import leases
 from app.storage.database import Database
-from app.storage.leases import FINETUNE, LeaseLost
+from app.storage.leases import FINETUNE, MODEL, LeaseLost
 from app.storage.objects import Objects
 from app.storage.repositories.finetunes import Finetunes
+from app.storage.repositories.models import Models
 from app.storage.tables import Finetune
-from tests.fixtures.rows import TENANT, add_ready_dataset
+from tests.fixtures.rows import TENANT, add_model, add_ready_dataset
 from workers.lease import HeldLease
 from workers.runtime import Runtime
 
@@ -64,6 +67,18 @@ class TestHeldLease:
             runtime.stopping.set()
             with pytest.raises(LeaseLost):
                 held.should_stop()
+
+    def test_a_model_that_is_withdrawn_is_noticed_long_before_its_lease_runs_out(self, runtime: Runtime) -> None:
+        runtime = dataclasses.replace(runtime, settings=Settings())
+        assert runtime.settings.lease_seconds == 60
+        model_id = add_model(runtime.database, "misspelt", state=ModelState.PENDING)
+        with runtime.database.write() as session:
+            lease = leases.claim(session, MODEL, model_id, holder=runtime.holder, seconds=60)
+        assert lease is not None
+        with HeldLease(runtime, lease) as held:
+            with runtime.database.write() as session:
+                Models(session).switch(model_id, ModelState.REJECTED, "misspelt")
+            assert held.lost.wait(10)
 
     def test_time_is_charged_once_the_database_takes_it(self, runtime: Runtime) -> None:
         def rename(old: str, new: str) -> None:

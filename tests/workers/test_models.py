@@ -47,19 +47,31 @@ def runtime(tmp_path: Path) -> Iterator[Runtime]:
 class Watcher(HeldLease):
     """A held lease that looks, as a user would, at what is stored when each check begins."""
 
-    def __init__(self, runtime: Runtime, lease: Lease, *, until: str | None = None, lose_at: str | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        lease: Lease,
+        *,
+        until: str | None = None,
+        lose_at: str | None = None,
+        withdraw_at: str | None = None,
+    ) -> None:
         super().__init__(runtime, lease)
         self.seen: list[list[str]] = []
-        self.until, self.lose_at = until, lose_at
+        self.until, self.lose_at, self.withdraw_at = until, lose_at, withdraw_at
         self._parts, self._held_lease = runtime, lease
 
     def should_stop(self) -> bool:
         names = [check["name"] for check in read(self._parts, self._held_lease.id).checks or []]
-        self.seen.append(names)
+        if names not in self.seen:  # asked while the weights are waited for, too
+            self.seen.append(names)
         next_one = CHECKS[len(names)]
         if next_one == self.lose_at:
             with self._parts.database.write() as session:
                 session.execute(update(Model).values(lease_token="another's"))
+        if next_one == self.withdraw_at:
+            with self._parts.database.write() as session:
+                Models(session).switch(self._held_lease.id, ModelState.REJECTED, "misspelt")
         return next_one == self.until
 
 
@@ -104,6 +116,20 @@ def test_a_worker_that_lost_its_lease_stores_no_further_check(runtime: Runtime, 
     model = read(runtime, lease.id)
     assert [check["name"] for check in model.checks or []] == list(CHECKS[: CHECKS.index("tensors")])
     assert (model.state, model.facts) == (ModelState.CHECKING, None)
+
+
+def test_of_a_model_that_is_withdrawn_meanwhile_only_what_had_ended_remains(runtime: Runtime, tmp_path: Path) -> None:
+    spec = small_spec(tmp_path)
+    with runtime.database.write() as session:
+        older = Models(session).register(dataclasses.replace(spec, notes="the one in use"))[0].id
+        session.execute(update(Model).where(Model.id == older).values(state=ModelState.ACTIVE, facts={}))
+    lease = register(runtime, spec)
+    with pytest.raises(LeaseLost):
+        check_model(runtime, lease, Watcher(runtime, lease, withdraw_at="architecture"))
+    model = read(runtime, lease.id)
+    assert (model.state, model.reason, model.facts) == (ModelState.REJECTED, "misspelt", None)
+    assert [check["name"] for check in model.checks or []] == list(CHECKS[: CHECKS.index("architecture")])
+    assert read(runtime, older).state == ModelState.ACTIVE
 
 
 def test_a_twin_is_named_and_an_older_version_is_none(runtime: Runtime, tmp_path: Path) -> None:

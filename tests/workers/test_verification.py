@@ -4,9 +4,15 @@ from typing import Any
 
 import pytest
 
+from app.domain.finetuning import Recipe
 from app.domain.ranking import wilson_interval
+from app.domain.states import ModelState
+from app.storage.database import Database
+from app.storage.repositories.models import Models
+from app.storage.repositories.selections import Selections
 from app.storage.tables import Finetune
-from workers.verification import sentence
+from tests.fixtures.rows import TENANT, add_model, add_ready_dataset
+from workers.verification import begin, sentence
 
 
 def proof(*accuracies: float | None, images: int = 400) -> Finetune:
@@ -66,3 +72,19 @@ def test_why_a_fine_tune_failed_is_said() -> None:
 
 def test_a_fine_tune_that_failed_has_no_result() -> None:
     assert sentence("m1", Finetune(id="ft_1", result=None)).startswith("Fine-tuning proves nothing")
+
+
+def test_the_proof_of_a_deprecated_model_says_so_too(database: Database) -> None:
+    dataset_id = add_ready_dataset(database)
+    old = add_model(database, "old", state=ModelState.DEPRECATED)
+    new, last = add_model(database, "new"), add_model(database, "last", state=ModelState.DEPRECATED)
+    verify = {"k": 2, "budget_seconds": None, "recipe": Recipe().as_dict()}
+    with database.write() as session:
+        models = Models(session).choose(["old", "new", "last"])
+        selection = Selections(session, TENANT).create(dataset_id, models, ["lfc"], None, verify=verify)
+        assert [warning["model"] for warning in selection.warnings] == [old, last]
+        of_no_model = {"code": "worker_seconds_spent", "detail": "Of the tenant."}
+        selection.warnings = [*selection.warnings, of_no_model]
+        ranked = {new: {"rank": 1}, old: {"rank": 2}, last: {"rank": 3}}
+        finetune = begin(session, selection, ranked)
+        assert (finetune.model_ids, finetune.warnings) == ([new, old], selection.warnings[:1])

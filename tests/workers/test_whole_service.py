@@ -4,7 +4,8 @@ import io
 import itertools
 import json
 import math
-import random
+import os
+import signal
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,19 +13,36 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
+from sqlalchemy import select as select_rows
 
+from app.client import verify_webhook
 from app.scoring.registry import DEFAULT_SCORES
 from app.storage.database import Database
 from app.storage.objects import Objects
 from app.storage.repositories.selections import evaluations_of
-from tests.fixtures import archives
+from app.storage.tables import Dataset
+from tests.fixtures import archives, monitoring
+from tests.fixtures.collector import Collector, collector
 from tests.fixtures.processes import RunningService, running_service
-from tests.fixtures.story import SAMPLE, finished, prepared, select, upload, wait_for, wait_for_zoo
+from tests.fixtures.receiver import running_receiver
+from tests.fixtures.servers import free_port
+from tests.fixtures.story import SAMPLE, finished, prepared, select, shuffled_labels, upload, wait_for, wait_for_zoo
 from tests.fixtures.tiny_zoo import ARCHITECTURES, tiny_zoo
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+def traces() -> Iterator[Collector]:
+    with collector() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def metrics_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, traces: Collector, metrics_port: int) -> Iterator[RunningService]:
     folder = tmp_path_factory.mktemp("service")
     environment = {
         "FORETUNE_ZOO_MANIFEST": str(tiny_zoo(folder)),
@@ -32,6 +50,10 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
         "FORETUNE_GRADIENT_IMAGES": "60",
         "FORETUNE_FORECAST_IMAGES": "40",
         "FORETUNE_THREADS": "1",
+        "FORETUNE_WEBHOOK_PRIVATE_HOSTS": "127.0.0.1",
+        "FORETUNE_METRICS_PORT": str(metrics_port),
+        "FORETUNE_OTLP_ENDPOINT": traces.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
     }
     with running_service(folder / "home", **environment) as running:
         yield running
@@ -51,18 +73,6 @@ def dataset(client: httpx.Client) -> str:
 
 def keys(service: RunningService) -> list[str]:
     return Objects((service.home / "objects").as_uri()).keys()
-
-
-def shuffled_labels(seed: int) -> bytes:
-    """Return the sample with its images dealt out to the classes at random."""
-    archive = io.BytesIO()
-    with zipfile.ZipFile(SAMPLE) as sample, zipfile.ZipFile(archive, "w") as target:
-        names = [name for name in sample.namelist() if name.endswith(".png")]
-        folders = [name.rpartition("/")[0] for name in names]
-        random.Random(seed).shuffle(folders)
-        for number, (name, folder) in enumerate(zip(names, folders, strict=True)):
-            target.writestr(f"{folder}/{number}.png", sample.read(name))
-    return archive.getvalue()
 
 
 def test_the_ranking_says_everything_it_should(client: httpx.Client, dataset: str) -> None:
@@ -95,8 +105,11 @@ def test_the_ranking_says_everything_it_should(client: httpx.Client, dataset: st
 
 def test_the_same_selection_again_runs_no_network_and_ranks_the_same(client: httpx.Client, dataset: str) -> None:
     first = finished(client, select(client, dataset))
+    planned = client.get("/v1/plan", params={"images": 100}).json()
     again = finished(client, select(client, dataset))
     assert all(row["cached"] for row in again["data"])
+    assert client.get("/v1/plan", params={"images": 100}).json() == planned, "what was kept tells no speed"
+    assert (planned["evaluations"] >= len(first["data"]), planned["device"], planned["warnings"]) == (True, "cpu", [])
     unchanged = ("rank", "rank_interval", "tie_group", "name", "scores", "probe_accuracy", "probability_of_best")
     assert [[row[key] for key in unchanged] for row in again["data"]] == [
         [row[key] for key in unchanged] for row in first["data"]
@@ -294,15 +307,65 @@ def test_a_rejected_archive_tells_of_every_broken_file_until_it_is_deleted(
 
 
 def test_deleting_a_data_set_leaves_nothing_of_it(client: httpx.Client, service: RunningService) -> None:
+    """A whole life of it: ranked by scores of all kinds, forecast, proven by a fine-tune, and told by a webhook."""
     before = keys(service)
-    dataset = upload(client, shuffled_labels(5))
-    selection = select(client, dataset)
-    finished(client, selection)
-    assert any(key.startswith("extractions/") for key in set(keys(service)) - set(before))
+    with running_receiver() as receiver:
+        hook = client.post("/v1/webhooks", json={"url": receiver.url}).json()
+        dataset = upload(client, shuffled_labels(5))
+        asked = {"models": ["test_resnet"], "scores": ["knn", "lgc_centered"], "target": {"recipe": {"epochs": 2}}}
+        proof = {"k": 1, "recipe": {"epochs": 1, "learning_rates": [0.01], "batch_size": 32}}
+        selection = select(client, dataset, **asked, verify=proof)
+        finished(client, selection)
+        wait_for(lambda: "selection.completed" in receiver.types, 20)
+        client.delete(hook["links"]["self"]).raise_for_status()
+    assert {"dataset.ready", "finetune.completed"} <= set(receiver.types)
+    for message in receiver.messages:
+        verify_webhook(message.headers, message.body, hook["secret"])
+    revisions = [
+        message.told["data"]["revision"] for message in receiver.messages if selection in message.body.decode()
+    ]
+    assert revisions == sorted(set(revisions))
+    made = [key for key in keys(service) if key not in before]
+    for kind in ("datasets/", "reports/", "scores/", "finetunes/", "/v", "/gradients-", "/linearisation-", ".json"):
+        assert any(kind in key for key in made), kind
     assert client.delete(f"/v1/datasets/{dataset}").status_code == 204
     assert client.get(f"/v1/datasets/{dataset}").status_code == 404
     assert keys(service) == before
     assert client.get(f"/v1/selections/{selection}/results").json()["final"] is True
+
+
+def test_a_worker_that_was_frozen_brings_nothing_of_a_deleted_data_set_back(
+    client: httpx.Client, service: RunningService
+) -> None:
+    before = keys(service)
+    dataset = upload(client, shuffled_labels(7))
+    selection = select(client, dataset)
+
+    def is_extracting() -> bool:
+        state = client.get(f"/v1/selections/{selection}").json()
+        assert state["status"] != "done", "the selection was too quick for this test"
+        return any(current["stage"] == "extracting" for current in state["progress"]["current"])
+
+    wait_for(is_extracting)
+    (worker,) = service.worker_pids()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        assert client.post(f"/v1/selections/{selection}/cancel").json()["status"] == "cancelled"
+        assert client.delete(f"/v1/datasets/{dataset}").status_code == 204
+        assert keys(service) == before
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    finished(client, select(client, upload(client), models=["test_resnet"], scores=["knn"]))  # it works on
+    assert not [key for key in keys(service) if key.split("/")[1].partition(".")[0] not in digests(service)]
+
+
+def digests(service: RunningService) -> set[str]:
+    """Return by what the keys of objects of living data sets begin: their digests and ids."""
+    database = Database(f"sqlite:///{service.home}/foretune.db")
+    with database.read() as session:
+        rows = session.execute(select_rows(Dataset.id, Dataset.digest).where(Dataset.state == "ready")).all()
+    database.close()
+    return {name for row in rows for name in row}
 
 
 def test_a_cancelled_selection_stops_working(client: httpx.Client, service: RunningService) -> None:
@@ -323,3 +386,70 @@ def test_a_model_with_a_wrong_hash_is_rejected(client: httpx.Client, tmp_path: P
     assert (state["status"], state["error"]["code"]) == ("rejected", "weights_hash_mismatch")
     assert state["checks"][-1]["outcome"] == "fail"
     assert "tampered" not in [row["name"] for row in finished(client, select(client, upload(client)))["data"]]
+
+
+@pytest.fixture(scope="module")
+def asked(client: httpx.Client) -> dict[str, str]:
+    """Return the ids of a selection, of what it is about, and of the request and the trace that asked for it."""
+    trace_id = "5e1ec7ed" * 4
+    headers = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01", "X-Request-Id": "asked-by-a-test"}
+    with httpx.Client(base_url=client.base_url, headers={**client.headers, **headers}, timeout=60) as asking:
+        dataset = upload(asking, shuffled_labels(7))
+        selection = select(asking, dataset, models=["test_resnet"], target={"value": 0.5})
+    finished(client, selection)
+    return {"selection": selection, "dataset": dataset, "trace": trace_id, "request": headers["X-Request-Id"]}
+
+
+def test_every_log_line_of_the_work_names_the_request_that_asked_for_it(
+    service: RunningService, asked: dict[str, str]
+) -> None:
+    lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
+    mine = [line for line in lines if line.get("request_id") == asked["request"]]
+    events = [(line["event"], line.get("kind")) for line in mine]
+    told = [("request", None), ("job.claimed", "dataset"), ("job.done", "dataset")]
+    told += [("request", None), ("job.claimed", "evaluation"), ("job.done", "evaluation"), ("selection.ranked", None)]
+    assert [event for event in events if event in told] == told
+    assert [line["made"] for line in mine if line["event"] == "request"] == [
+        f"/v1/datasets/{asked['dataset']}",
+        f"/v1/selections/{asked['selection']}",
+    ]
+    about = [line for line in lines if asked["selection"] in (line.get("selection"), line.get("job"))]
+    assert {(line["request_id"], line["dataset"]) for line in about} == {(asked["request"], asked["dataset"])}
+
+
+def test_one_trace_leads_from_the_upload_to_the_ranking(traces: Collector, asked: dict[str, str]) -> None:
+    wait_for(lambda: "settle" in [span.name for span in traces.of_trace(asked["trace"])])
+    spans = {span.name: span for span in traces.of_trace(asked["trace"])}
+    stages = {"load", "features", "scores", "linearise", "forecast"}
+    requests = {"POST /v1/datasets", "POST /v1/selections"}
+    assert requests | stages | {"dataset", "prepare", "evaluation", "settle"} == set(spans)
+    parents = {name: span.parent_id for name, span in spans.items()}
+    assert parents["dataset"] == spans["POST /v1/datasets"].span_id
+    assert parents["prepare"] == spans["dataset"].span_id
+    assert parents["evaluation"] == parents["settle"] == spans["POST /v1/selections"].span_id
+    assert {parents[stage] for stage in stages} == {spans["evaluation"].span_id}
+    assert {spans[name].service for name in requests} == {"foretune-api"}
+    assert spans["evaluation"].service == "foretune-worker"
+    assert spans["evaluation"].attributes["foretune.selection"] == asked["selection"]
+
+
+def test_the_service_and_its_worker_tell_every_metric_that_is_watched(
+    client: httpx.Client, metrics_port: int, asked: dict[str, str]
+) -> None:
+    worker = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics").text
+    client.get("/v1/selections/none")
+    told = monitoring.series(client.get("/metrics").text + worker)
+    for query in monitoring.queries():
+        for name, labels in monitoring.selected(query):
+            if name != "up":  # Prometheus' own
+                assert labels <= told.get(name, set()) | {"job", "instance"}, query
+    for ids in asked.values():
+        assert ids not in worker
+    counts = monitoring.values(worker)
+    assert counts['foretune_cache_lookups_total{cache="features",result="miss"}'] > 0
+    assert counts['foretune_jobs_ended_total{code="",kind="evaluation",outcome="done"}'] > 0
+    assert counts['foretune_worker_seconds_total{device="cpu",kind="evaluation"}'] > 0
+    assert counts['foretune_images_total{device="cpu"}'] >= 200
+    stages = ("prepare", "check", "load", "decode", "features", "scores", "linearise", "forecast", "settle")
+    for stage in stages:
+        assert counts[f'foretune_stage_seconds_count{{device="cpu",stage="{stage}"}}'] > 0, stage

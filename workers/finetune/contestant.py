@@ -137,7 +137,7 @@ class Contestant:
     def _load(self) -> Network:
         if self._network is None:
             self._report("loading", 0, 0)
-            self._network = load_on(self._runtime, self._spec)
+            self._network = load_on(self._runtime, self._spec, self._should_stop)
         return self._network
 
     def _images(self, network: Network) -> Images:

@@ -118,8 +118,9 @@ def _transformers_construction(spec: ModelSpec) -> list[str]:
     kind, config = kind_of(spec), configuration(spec)
     name = type(config).__name__
     classes = "" if kind.classifier is None else ", num_labels=num_classes"
+    arguments = f"vision_config={spec.arguments!r}" if kind.is_of_two else f"**{spec.arguments!r}"
     statements = [
-        f"config = transformers.{name}(**{spec.arguments!r}{classes})",
+        f"config = transformers.{name}({arguments}{classes})",
         f"model = transformers.{kind.network}(config)",
     ]
     if kind.classifier is not None:

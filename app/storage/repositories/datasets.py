@@ -1,16 +1,18 @@
 """Data sets of one tenant."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.domain.errors import Conflict, NotFound
+from app.domain.errors import Conflict, Gone, NotFound
 from app.domain.ids import new_id
+from app.domain.retention import later
 from app.domain.states import DATASET_GONE, DATASET_TERMINAL, FINETUNE_TERMINAL, SELECTION_TERMINAL, DatasetState
+from app.domain.subsets import evaluated_split, looks
 from app.storage.repositories.paging import Page, page
 from app.storage.tables import Dataset, Finetune, Selection, now
 
@@ -30,26 +32,33 @@ class Datasets:
         self._session.flush()
         return dataset
 
-    def receive(self, dataset_id: str, *, name: str, sha256: str, size: int) -> tuple[Dataset, bool]:
+    def receive(
+        self, dataset_id: str, *, name: str, sha256: str, size: int, expires_at: datetime | None = None
+    ) -> tuple[Dataset, bool]:
         """Note that an upload is complete.
 
         Returns:
             The data set of these bytes, and whether it is this new one. When the tenant had uploaded the same bytes
-            before, the new row is gone and the earlier one is returned.
+            before, the new row is gone and the earlier one is returned; it expires when the later of both would.
 
         Raises:
             NotFound: ``dataset_not_found``, when the upload was deleted while it went on.
         """
         arrived = update(Dataset).where(*self._receiving(dataset_id))
-        arrived = arrived.values(state=DatasetState.RECEIVED, name=name, sha256=sha256, bytes=size)
+        arrived = arrived.values(
+            state=DatasetState.RECEIVED, name=name, sha256=sha256, bytes=size, expires_at=expires_at
+        )
         while True:
             try:
                 with self._session.begin_nested():
                     self._session.execute(arrived.values(revision=Dataset.revision + 1))
                 return self.get(dataset_id), True
             except IntegrityError:
-                earlier = self._visible_with(Dataset.sha256 == sha256, Dataset.state != DatasetState.RECEIVING)
+                earlier = self._visible_with(
+                    Dataset.sha256 == sha256, Dataset.state != DatasetState.RECEIVING, lock=True
+                )
                 if earlier is not None:  # else it was deleted at this moment, and its place is free
+                    self._keep_until(earlier, later(earlier.expires_at, expires_at))
                     self._session.execute(delete(Dataset).where(Dataset.id == dataset_id))
                     return earlier, False
 
@@ -67,10 +76,11 @@ class Datasets:
 
         Raises:
             NotFound: ``dataset_not_found``, also when it is another tenant's or was deleted.
+            Gone: ``dataset_expired``.
         """
         dataset = self._visible_with(Dataset.id == dataset_id, lock=lock)
         if dataset is None:
-            raise _not_found(dataset_id)
+            raise self._missing(dataset_id)
         return dataset
 
     def get_ready(self, dataset_id: str) -> Dataset:
@@ -102,17 +112,18 @@ class Datasets:
         query = select(Dataset.revision, Dataset.state).where(Dataset.id == dataset_id, *self._visible())
         row = self._session.execute(query).one_or_none()
         if row is None:
-            raise _not_found(dataset_id)
+            raise self._missing(dataset_id)
         return row.revision, row.state in DATASET_TERMINAL
 
     def page(self, *, limit: int, cursor: str | None) -> Page[Dataset]:
         """List data sets, newest first."""
         return page(self._session, select(Dataset).where(*self._visible()), Dataset, limit=limit, cursor=cursor)
 
-    def delete(self, dataset_id: str) -> None:
+    def delete(self, dataset_id: str, *, expired: bool = False) -> None:
         """Hide a data set at once; ``app.storage.purge`` removes its objects.
 
-        Fine-tunes on it lose their weights, which is news to who polls them.
+        Fine-tunes on it lose their weights, which is news to who polls them. Who asks for it later is told whether it
+        has ``expired``.
 
         Raises:
             NotFound: ``dataset_not_found``.
@@ -142,13 +153,35 @@ class Datasets:
         self._session.execute(
             update(Dataset)
             .where(Dataset.id == dataset_id)
-            .values(state=DatasetState.DELETING, lease_token=None, revision=Dataset.revision + 1)
+            .values(
+                state=DatasetState.DELETING,
+                lease_token=None,
+                expires_at=Dataset.expires_at if expired else None,
+                revision=Dataset.revision + 1,
+            )
         )
         self._session.execute(
             update(Finetune)
             .where(Finetune.dataset_id == dataset_id)
             .values(revision=Finetune.revision + 1)
             .execution_options(synchronize_session=False)
+        )
+
+    def _keep_until(self, dataset: Dataset, expires_at: datetime | None) -> None:
+        if dataset.expires_at != expires_at:
+            dataset.expires_at, dataset.revision = expires_at, dataset.revision + 1
+            self._session.flush()
+
+    def _missing(self, dataset_id: str) -> NotFound | Gone:
+        gone = [Dataset.id == dataset_id, Dataset.tenant == self._tenant, Dataset.state.in_(DATASET_GONE)]
+        expired_at = self._session.scalar(select(Dataset.expires_at).where(*gone))
+        if expired_at is None:
+            return _not_found(dataset_id)
+        return Gone(
+            "dataset_expired",
+            f"Data set {dataset_id} was deleted when it expired, at {expired_at:%Y-%m-%d %H:%M} UTC.",
+            param="dataset",
+            hint="Upload it again: POST /v1/datasets.",
         )
 
     def _receiving(self, dataset_id: str) -> list[Any]:
@@ -179,6 +212,14 @@ def mark_stale_uploads(session: Session, *, older_than_seconds: float) -> None:
     begun_before = now() - timedelta(seconds=older_than_seconds)
     stale = [Dataset.state == DatasetState.RECEIVING, Dataset.created_at < begun_before]
     session.execute(update(Dataset).where(*stale).values(state=DatasetState.DELETING))
+
+
+def look_sizes(dataset: Dataset, max_images: int) -> list[int]:
+    """Return how many images each look of a race on a data set sees."""
+    report = dataset.report or {}
+    split = evaluated_split(report["splits"])
+    images = sum(number for name, number in report["splits"].items() if split in (None, name))
+    return list(looks(min(images, max_images), classes=len(report["classes"])))
 
 
 def _not_found(dataset_id: str) -> NotFound:

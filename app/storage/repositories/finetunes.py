@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from app.domain.errors import NotFound
+from app.domain.errors import Gone, NotFound
 from app.domain.ids import new_id
 from app.domain.states import FINETUNE_TERMINAL, FinetuneState
 from app.storage.repositories.datasets import Datasets
+from app.storage.repositories.outbox import tell_finetune_end
 from app.storage.repositories.paging import Page, page
 from app.storage.tables import Finetune, now
 
@@ -32,6 +34,8 @@ class Finetunes:
         *,
         budget_seconds: float | None = None,
         selection_id: str | None = None,
+        expires_at: datetime | None = None,
+        warnings: Sequence[dict[str, Any]] = (),
     ) -> Finetune:
         """Add a fine-tune.
 
@@ -42,6 +46,8 @@ class Finetunes:
             name: for people; by default the data set's.
             budget_seconds: of worker time, for all models together.
             selection_id: of the selection that it proves.
+            expires_at: when it is deleted, if it has ended by then.
+            warnings: that its users should know, such as ``deprecations`` of its models.
 
         Raises:
             NotFound: ``dataset_not_found``.
@@ -54,10 +60,12 @@ class Finetunes:
             name=name or dataset.name,
             dataset_id=dataset_id,
             selection_id=selection_id,
+            expires_at=expires_at,
             model_ids=model_ids,
             recipe=recipe,
             budget_seconds=budget_seconds,
             spent_seconds=0.0,
+            warnings=list(warnings),
             failures={},
             revision=1,
         )
@@ -70,26 +78,31 @@ class Finetunes:
 
         Raises:
             NotFound: ``finetune_not_found``, also when it is another tenant's.
+            Gone: ``finetune_expired``.
         """
         query = select(Finetune).where(Finetune.id == finetune_id, Finetune.tenant == self._tenant)
         finetune = self._session.scalar(query.execution_options(populate_existing=True))
         if finetune is None:
             raise _not_found(finetune_id)
+        if finetune.deleted_at is not None:
+            raise _expired(finetune_id)
         return finetune
 
     def revision(self, finetune_id: str) -> tuple[int, bool]:
         """Return the revision and whether it is the last one, for cheap polling."""
-        query = select(Finetune.revision, Finetune.state)
+        query = select(Finetune.revision, Finetune.state, Finetune.deleted_at)
         row = self._session.execute(
             query.where(Finetune.id == finetune_id, Finetune.tenant == self._tenant)
         ).one_or_none()
         if row is None:
             raise _not_found(finetune_id)
+        if row.deleted_at is not None:
+            raise _expired(finetune_id)
         return row.revision, row.state in FINETUNE_TERMINAL
 
     def page(self, *, limit: int, cursor: str | None) -> Page[Finetune]:
         """List fine-tunes, newest first."""
-        query = select(Finetune).where(Finetune.tenant == self._tenant)
+        query = select(Finetune).where(Finetune.tenant == self._tenant, Finetune.deleted_at.is_(None))
         return page(self._session, query, Finetune, limit=limit, cursor=cursor)
 
     def cancel(self, finetune_id: str) -> Finetune:
@@ -165,7 +178,7 @@ def cancel_proof(session: Session, selection_id: str) -> None:
 
 
 def _cancel(session: Session, which: list[Any]) -> None:
-    session.execute(
+    cancelled = session.scalars(
         update(Finetune)
         .where(*which, Finetune.state.not_in(FINETUNE_TERMINAL))
         .values(
@@ -176,7 +189,19 @@ def _cancel(session: Session, which: list[Any]) -> None:
             finished_at=now(),
             revision=Finetune.revision + 1,
         )
+        .returning(Finetune.id)
         .execution_options(synchronize_session=False)
+    )
+    for finetune_id in cancelled.all():
+        tell_finetune_end(session, finetune_id)
+
+
+def _expired(finetune_id: str) -> Gone:
+    return Gone(
+        "finetune_expired",
+        f"Fine-tune {finetune_id} was deleted, and its weights, when it expired.",
+        param="finetune",
+        hint="Ask for a new one: POST /v1/finetunes.",
     )
 
 

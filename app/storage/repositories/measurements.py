@@ -30,23 +30,31 @@ def speed_of(model: Model) -> ModelSpeed | None:
     facts = model.facts or {}
     rates = (facts.get("images_per_second") or {}).values()
     fastest = max((rate for rate in rates if rate), default=0.0)
-    return ModelSpeed(model.name, float(facts.get("load_seconds") or 0.0), float(fastest)) if fastest else None
+    if not fastest:
+        return None
+    return ModelSpeed(
+        model.name,
+        float(facts.get("load_seconds") or 0.0),
+        float(fastest),
+        measured_on=facts["measured_on"],
+        has_gradients=(facts.get("capabilities") or {}).get("gradients") is not False,
+    )
 
 
 def past_evaluations(session: Session, models: Sequence[Model], device: str) -> list[PastEvaluation]:
-    """Return the latest evaluations of these models on a kind of device that looked at their images once."""
-    query = select(Evaluation.model_id, Evaluation.result).where(
-        Evaluation.model_id.in_([model.id for model in models]),
+    """Return the latest evaluations of these models for which a device of this kind ran their networks."""
+    query = select(
+        Evaluation.model_id,
+        Evaluation.result["images"].as_integer().label("images"),
+        Evaluation.result["ran"].as_json().label("ran"),
+        Evaluation.result[("seconds", "total")].as_float().label("seconds"),
+    ).where(
+        Evaluation.ran_on == device,
         Evaluation.state == EvaluationState.DONE,
-        Evaluation.look == 0,
+        Evaluation.model_id.in_([model.id for model in models]),
     )
-    found = []
-    for row in session.execute(query.order_by(Evaluation.updated_at.desc()).limit(_MOST)):
-        result = row.result or {}
-        ran = frozenset(result.get("ran", ()))
-        if result.get("device") == device and "features" in ran:
-            found.append(PastEvaluation(row.model_id, result["images"], ran, result["seconds"]["total"]))
-    return found
+    rows = session.execute(query.order_by(Evaluation.created_at.desc(), Evaluation.id.desc()).limit(_MOST))
+    return [PastEvaluation(row.model_id, row.images, frozenset(row.ran), row.seconds) for row in rows]
 
 
 def devices_alive(session: Session) -> dict[str, int]:

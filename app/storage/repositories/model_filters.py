@@ -1,4 +1,4 @@
-"""Which models satisfy constraints, as SQL for both databases; ``app.domain.model_constraints`` says what they mean."""
+"""What is known of models, and which satisfy constraints, as SQL for both databases and as ``app.domain`` means it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,7 +9,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeEngine
 
-from app.domain.model_constraints import BOUNDS, MEMORY_BATCH, ModelConstraints
+from app.domain.model_constraints import BOUNDS, ModelConstraints
+from app.domain.model_description import MEMORY_BATCH, ModelDescription
 from app.storage.tables import Model, Zoo, ZooMember
 
 
@@ -45,6 +46,11 @@ def _sqlite_lower(function: ascii_lower, compiler: SQLCompiler, **options: Any) 
 @compiles(ascii_lower, "postgresql")
 def _postgresql_lower(function: ascii_lower, compiler: SQLCompiler, **options: Any) -> str:
     return f"""lower(({compiler.process(function.clauses, **options)}) COLLATE "C")"""
+
+
+def describe(model: Model) -> ModelDescription:
+    """Return what is known of a model: what the conditions of ``satisfy`` are about."""
+    return ModelDescription.of(model.spec, model.facts)
 
 
 def satisfy(constraints: ModelConstraints) -> list[ColumnElement[bool]]:

@@ -1,13 +1,14 @@
 """The zoo: models and their versions, shared by all tenants."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, CursorResult, func, null, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from app.domain.errors import BadRequest, Conflict, NotFound
+from app.domain.errors import BadRequest, Conflict, ModelRejected, NotFound
+from app.domain.labels import read_tags
 from app.domain.model_constraints import UNCONSTRAINED, ModelConstraints
 from app.domain.model_spec import ModelSpec
 from app.domain.states import MODEL_EDGES, MODEL_TERMINAL, MODEL_USABLE, ModelState
@@ -23,6 +24,19 @@ _TOGETHER = 500
 _UNCHECKED: dict[str, Any] = {"failures": {}, "rung_at": None} | dict.fromkeys(
     ("error", "checks", "facts", "progress"), null()
 )
+
+_WITHDRAWN: dict[str, Any] = {
+    "error": ModelRejected(
+        "model_withdrawn",
+        "An admin withdrew the model before its checks had ended.",
+        hint="`reason` says why; `foretune models recheck` lets its checks run after all.",
+    ).as_dict(),
+    "progress": null(),
+} | dict.fromkeys(("lease_token", "lease_holder", "lease_expires_at", "rung_at"))
+"""Without its token, the worker that checks the model stores nothing more of it, and stops."""
+
+_FURTHER_CHANGES: dict[str, dict[str, Any]] = {ModelState.PENDING: _UNCHECKED, ModelState.REJECTED: _WITHDRAWN}
+"""What else becomes of a model that an admin moves to a state."""
 
 _PREFERENCE: dict[str, int] = {ModelState.ACTIVE: 0, ModelState.DEPRECATED: 1}
 """Of the versions of a name, which is meant."""
@@ -155,7 +169,8 @@ class Models:
     def switch(self, model_id: str, state: ModelState, reason: str | None) -> Model:
         """Move a model to a state that an admin may give it; a repetition changes nothing.
 
-        A model that becomes pending is checked again; what was found before is forgotten.
+        A model that becomes pending is checked again; what was found before is forgotten. One that is not yet checked
+        is withdrawn by becoming rejected: a worker that checks it loses its lease.
 
         Raises:
             NotFound: ``model_not_found``.
@@ -172,7 +187,7 @@ class Models:
             if state == ModelState.DEPRECATED and not (reason or "").strip():
                 raise BadRequest(
                     "reason_required",
-                    f"Model {model_id} is to be deprecated, and no reason is given.",
+                    f"{_called(model)} is to be deprecated, and no reason is given.",
                     param="reason",
                     hint="Say why, and which model to take instead: those who ask for it will read that.",
                 )
@@ -182,7 +197,7 @@ class Models:
             changed = self._session.execute(
                 update(Model)
                 .where(Model.id == model_id, Model.state == was)
-                .values(changes | (_UNCHECKED if state == ModelState.PENDING else {}))
+                .values(changes | _FURTHER_CHANGES.get(state, {}))
                 .execution_options(synchronize_session=False)
             )
             assert isinstance(changed, CursorResult)
@@ -196,9 +211,24 @@ class Models:
         Raises:
             NotFound: ``model_not_found``.
         """
+        return self._retag(model_id, lambda _: list(tags), reason)
+
+    def change_tags(
+        self, model_id: str, *, add: Collection[str] = (), remove: Collection[str] = (), reason: str | None = None
+    ) -> Model:
+        """Add tags to a model and take others off it; those that two admins add at once are all there.
+
+        Raises:
+            NotFound: ``model_not_found``.
+            BadRequest: ``invalid_tags``: they would be too many.
+        """
+        return self._retag(model_id, lambda had: list(read_tags(sorted({*had, *add} - {*remove}), "add_tags")), reason)
+
+    def _retag(self, model_id: str, change: Callable[[list[str]], list[str]], reason: str | None) -> Model:
         self._session.execute(select(Model.id).where(Model.id == model_id).with_for_update())
         model = self.get(model_id)
-        was, wanted = list(model.tags), list(tags)
+        was = list(model.tags)
+        wanted = change(was)
         if was == wanted:
             return model
         self._session.execute(
@@ -245,6 +275,19 @@ def uploads_named(session: Session, digests: Sequence[str]) -> set[str]:
     return named
 
 
+def deprecations(models: Sequence[Model]) -> list[dict[str, Any]]:
+    """Return a warning for each deprecated one of some models, to be stored with the job that names them."""
+    return [
+        {
+            "code": "model_deprecated",
+            "detail": f"{model.name} version {model.version} is deprecated: {model.reason}",
+            "model": model.id,
+        }
+        for model in models
+        if model.state == ModelState.DEPRECATED
+    ]
+
+
 def _which(constraints: ModelConstraints, zoo: str | None) -> list[ColumnElement[bool]]:
     return satisfy(constraints) + ([] if zoo is None else [in_zoo(zoo)])
 
@@ -253,11 +296,15 @@ def _not_found(model_id: str) -> NotFound:
     return NotFound("model_not_found", f"There is no model {model_id}.", param="model", hint="List: GET /v1/models.")
 
 
+def _called(model: Model) -> str:
+    return f"Model {model.name} version {model.version} ({model.id})"
+
+
 def _no_edge(model: Model, state: ModelState) -> Conflict:
     possible = sorted(MODEL_EDGES.get(ModelState(model.state), ()))
     return Conflict(
         "model_state",
-        f"Model {model.id} is {model.state} and cannot become {state}.",
+        f"{_called(model)} is {model.state} and cannot become {state}.",
         param="status",
         hint=f"It can become {' or '.join(possible)}." if possible else "Wait until its checks have ended.",
     )

@@ -2,32 +2,34 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CursorResult, bindparam, case, func, select, update
 from sqlalchemy.orm import Session
 
-from app.domain.errors import NotFound
+from app.domain.errors import Gone, NotFound
 from app.domain.ids import new_id
 from app.domain.states import (
     EVALUATION_TERMINAL,
     FINETUNE_TERMINAL,
     SELECTION_TERMINAL,
     EvaluationState,
-    ModelState,
     SelectionState,
 )
-from app.domain.subsets import evaluated_split, looks
-from app.storage.repositories.datasets import Datasets
+from app.storage.repositories.datasets import Datasets, look_sizes
 from app.storage.repositories.finetunes import cancel_proof, hold_proof
+from app.storage.repositories.models import deprecations
+from app.storage.repositories.outbox import tell_selection
 from app.storage.repositories.paging import Page, page
-from app.storage.tables import Dataset, Evaluation, Finetune, Model, Selection, now
+from app.storage.repositories.worker_seconds import barred
+from app.storage.tables import Evaluation, Finetune, Model, Selection, now
 
 _PROOF = select(Finetune.revision).where(Finetune.selection_id == Selection.id).correlate(Selection)
 # Built once: it is the statement of every poll, and building it takes longer than running it.
-_REVISION = select(Selection.revision, Selection.state, _PROOF.scalar_subquery().label("proof")).where(
-    Selection.id == bindparam("id"), Selection.tenant == bindparam("tenant")
-)
+_REVISION = select(
+    Selection.revision, Selection.state, Selection.deleted_at, _PROOF.scalar_subquery().label("proof")
+).where(Selection.id == bindparam("id"), Selection.tenant == bindparam("tenant"))
 
 
 def seen_revision(revision: int, state: str, proof: int | None) -> int:
@@ -68,6 +70,7 @@ class Selections:
         watch: bool = False,
         previous_id: str | None = None,
         max_images: int = 0,
+        expires_at: datetime | None = None,
     ) -> Selection:
         """Add a selection with one evaluation for each model.
 
@@ -86,6 +89,7 @@ class Selections:
             watch: whether models that join the zoo later are to be ranked, too.
             previous_id: the selection that this one goes on from.
             max_images: of the last subset.
+            expires_at: when it is deleted, if it has ended by then.
 
         Raises:
             NotFound: ``dataset_not_found``.
@@ -99,7 +103,7 @@ class Selections:
             dataset_id=dataset_id,
             scores=scores,
             race=race,
-            looks=_looks(dataset, max_images) if race or budget_seconds else None,
+            looks=look_sizes(dataset, max_images) if race or budget_seconds else None,
             budget_seconds=budget_seconds,
             spent_seconds=0.0,
             target=target,
@@ -108,7 +112,8 @@ class Selections:
             zoo=zoo,
             watch=watch,
             previous_id=previous_id,
-            warnings=[_deprecated(model) for model in models if model.state == ModelState.DEPRECATED],
+            expires_at=expires_at,
+            warnings=deprecations(models),
             evaluations=len(models),
             revision=1,
             ranked=0,
@@ -116,7 +121,14 @@ class Selections:
         self._session.add(selection)
         self._session.flush()
         self._session.add_all(
-            Evaluation(id=new_id("ev"), selection_id=selection.id, model_id=model.id, failures={}, revision=1)
+            Evaluation(
+                id=new_id("ev"),
+                tenant=self._tenant,
+                selection_id=selection.id,
+                model_id=model.id,
+                failures={},
+                revision=1,
+            )
             for model in models
         )
         self._session.flush()
@@ -127,11 +139,14 @@ class Selections:
 
         Raises:
             NotFound: ``selection_not_found``, also when it is another tenant's.
+            Gone: ``selection_expired``.
         """
         query = select(Selection).where(Selection.id == selection_id, Selection.tenant == self._tenant)
         selection = self._session.scalar(query.execution_options(populate_existing=True))
         if selection is None:
             raise _not_found(selection_id)
+        if selection.deleted_at is not None:
+            raise _expired(selection_id)
         return selection
 
     def revision(self, selection_id: str) -> tuple[int, bool]:
@@ -139,11 +154,13 @@ class Selections:
         row = self._session.execute(_REVISION, {"id": selection_id, "tenant": self._tenant}).one_or_none()
         if row is None:
             raise _not_found(selection_id)
+        if row.deleted_at is not None:
+            raise _expired(selection_id)
         return seen_revision(row.revision, row.state, row.proof), row.state in SELECTION_TERMINAL
 
     def page(self, *, limit: int, cursor: str | None) -> Page[Selection]:
         """List selections, newest first."""
-        query = select(Selection).where(Selection.tenant == self._tenant)
+        query = select(Selection).where(Selection.tenant == self._tenant, Selection.deleted_at.is_(None))
         return page(self._session, query, Selection, limit=limit, cursor=cursor)
 
     def cancel(self, selection_id: str) -> Selection:
@@ -165,12 +182,15 @@ class Selections:
         )
         cancel_proof(self._session, selection_id)
         seen = Selection.revision + hold_proof(self._session, selection_id)
-        self._session.execute(
+        cancelled = self._session.execute(
             update(Selection)
             .where(Selection.id == selection_id, Selection.state.not_in(SELECTION_TERMINAL))
             .values(state=SelectionState.CANCELLED, finished_at=now(), revision=seen + 1)
+            .returning(Selection.id)
             .execution_options(synchronize_session=False)
         )
+        if cancelled.all():
+            tell_selection(self._session, selection_id)
         self._session.execute(
             update(Selection)
             .where(Selection.id.in_(self._followers(selection_id)), Selection.watch)
@@ -213,46 +233,31 @@ def evaluations_of(session: Session, selection_id: str) -> list[tuple[Evaluation
 
 
 def next_of_model(session: Session, model_id: str) -> str | None:
-    """Return the evaluation that has waited longest among those of a model, whatever their data sets are."""
-    waiting = [Evaluation.model_id == model_id, Evaluation.state == EvaluationState.QUEUED]
+    """Return the evaluation that has waited longest among those of a model, whatever their data sets are.
+
+    Those of tenants who have to wait are left out.
+    """
+    waiting = [
+        Evaluation.model_id == model_id,
+        Evaluation.state == EvaluationState.QUEUED,
+        Evaluation.tenant.not_in(barred(charged=True)),
+    ]
     query = select(Evaluation.id).where(*waiting)
     return session.scalar(query.order_by(Evaluation.created_at, Evaluation.id).limit(1))
-
-
-@dataclass(frozen=True)
-class EvaluationProgress:
-    """Where one evaluation stands."""
-
-    id: str
-    state: str
-    look: int
-    progress: dict[str, Any] | None
-    model_id: str
-    name: str
-
-
-def progress_of(session: Session, selection_ids: Sequence[str]) -> dict[str, list[EvaluationProgress]]:
-    """Return where the evaluations of some selections stand, without their results."""
-    table = Evaluation
-    columns = table.selection_id, table.id, table.state, table.look, table.progress
-    query = select(*columns, Model.id.label("model_id"), Model.name)
-    query = query.join(Model, Model.id == table.model_id).where(table.selection_id.in_(selection_ids))
-    found: dict[str, list[EvaluationProgress]] = {selection_id: [] for selection_id in selection_ids}
-    for row in session.execute(query.order_by(Model.name)):
-        progress = EvaluationProgress(row.id, row.state, row.look, row.progress, row.model_id, row.name)
-        found[row.selection_id].append(progress)
-    return found
 
 
 def begin(session: Session, selection_id: str) -> None:
     """Note that the first evaluation of a selection has begun, and that something has changed."""
     touch(session, selection_id)
-    session.execute(
+    begun = session.execute(
         update(Selection)
         .where(Selection.id == selection_id, Selection.state == SelectionState.QUEUED)
         .values(state=SelectionState.RUNNING, started_at=now())
+        .returning(Selection.id)
         .execution_options(synchronize_session=False)
     )
+    if begun.all():
+        tell_selection(session, selection_id)
 
 
 def touch(session: Session, selection_id: str, *, spent_seconds: float = 0.0) -> None:
@@ -329,6 +334,8 @@ def settle(
     is_news = stored.rowcount == 1
     if is_news and next_look is not None:
         _begin_look(session, selection_id, next_look)
+    if is_news:
+        tell_selection(session, selection_id)
     return is_news
 
 
@@ -372,19 +379,13 @@ def unsettled(session: Session) -> list[str]:
     return list(session.scalars(select(Selection.id).where(is_open, Selection.ranked < known + proven)))
 
 
-def _looks(dataset: Dataset, max_images: int) -> list[int]:
-    report = dataset.report or {}
-    split = evaluated_split(report["splits"])
-    images = sum(number for name, number in report["splits"].items() if split in (None, name))
-    return list(looks(min(images, max_images), classes=len(report["classes"])))
-
-
-def _deprecated(model: Model) -> dict[str, Any]:
-    return {
-        "code": "model_deprecated",
-        "detail": f"{model.name} version {model.version} is deprecated: {model.reason}",
-        "model": model.id,
-    }
+def _expired(selection_id: str) -> Gone:
+    return Gone(
+        "selection_expired",
+        f"Selection {selection_id} was deleted when it expired.",
+        param="selection",
+        hint="Ask for a new one: POST /v1/selections.",
+    )
 
 
 def _not_found(selection_id: str) -> NotFound:

@@ -4,13 +4,13 @@ An ended selection stays as it is, and its ranking reproducible. Its successor h
 were asked for now; what was kept of those evaluated before is taken without running a network.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import exists, select, update
 from sqlalchemy.orm import Session, aliased
 
-from app.domain.errors import Conflict, NotFound
+from app.domain.errors import Conflict, Gone, NotFound
 from app.domain.model_constraints import ModelConstraints
 from app.domain.states import DatasetState, ModelState, SelectionState
 from app.storage.repositories.model_filters import in_zoo, satisfy
@@ -63,8 +63,9 @@ def follow(session: Session, selection_id: str) -> Selection | None:
             zoo=selection.zoo,
             watch=True,
             previous_id=selection_id,
+            expires_at=_expiry(selection),
         )
-    except (NotFound, Conflict):
+    except (NotFound, Conflict, Gone):
         return None  # the data set was deleted at this moment
     # Its users see a link to the successor: that is news.
     session.execute(
@@ -74,6 +75,11 @@ def follow(session: Session, selection_id: str) -> Selection | None:
         .execution_options(synchronize_session=False)
     )
     return successor
+
+
+def _expiry(selection: Selection) -> datetime | None:
+    """Return when a successor expires: it is kept as long as the selection before."""
+    return None if selection.expires_at is None else now() + (selection.expires_at - selection.created_at)
 
 
 def _watching() -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from app.domain.model_constraints import UNCONSTRAINED, ModelConstraints
+from app.domain.model_description import ModelDescription
 
 SPEC: dict[str, Any] = {"license": "MIT", "pretraining": {"datasets": ["ImageNet-1k", "LAION"]}}
 FACTS: dict[str, Any] = {
@@ -44,7 +45,7 @@ TAGS = ["edge", "fast"]
     ],
 )
 def test_one_model(constraints: dict[str, Any], holds: bool) -> None:
-    assert ModelConstraints(**constraints).satisfied_by(SPEC, FACTS, TAGS) is holds
+    assert ModelConstraints(**constraints).satisfied_by(ModelDescription.of(SPEC, FACTS), TAGS) is holds
 
 
 @pytest.mark.parametrize(
@@ -62,20 +63,24 @@ def test_one_model(constraints: dict[str, Any], holds: bool) -> None:
 )
 def test_what_is_not_known_satisfies_nothing(constraints: dict[str, Any]) -> None:
     wanted = ModelConstraints(**constraints)
-    for facts in (None, {}, {"weights_bytes": 1}, {"peak_bytes": {"8": 1}, "weights_bytes": 1, "capabilities": None}):
-        assert not wanted.satisfied_by({"license": "", "pretraining": None}, facts, [])
+    nothing = dict.fromkeys(("parameters", "gflops", "family", "weights_bytes", "peak_bytes", "capabilities"))
+    does_not_fit = {"peak_bytes": {"8": 1, "32": None}, "weights_bytes": 1}
+    for facts in (None, {}, nothing, {"weights_bytes": 1}, {"peak_bytes": {"32": 1}}, does_not_fit):
+        model = ModelDescription.of({"license": "", "pretraining": None}, facts)
+        assert not wanted.satisfied_by(model, [])
 
 
 def test_what_the_checks_resolved_counts() -> None:
     resolved = FACTS | {"resolved": {"license": "Apache-2.0", "pretraining": {"datasets": ["places"]}}}
-    assert ModelConstraints(licenses=("apache-2.0",)).satisfied_by(SPEC, resolved, [])
-    assert not ModelConstraints(licenses=("mit",)).satisfied_by(SPEC, resolved, [])
-    assert ModelConstraints(pretrained_on=("places",)).satisfied_by(SPEC, resolved, [])
+    model = ModelDescription.of(SPEC, resolved)
+    assert ModelConstraints(licenses=("apache-2.0",)).satisfied_by(model, [])
+    assert not ModelConstraints(licenses=("mit",)).satisfied_by(model, [])
+    assert ModelConstraints(pretrained_on=("places",)).satisfied_by(model, [])
 
 
 def test_all_broken_ones_are_named() -> None:
     wanted = ModelConstraints(max_parameters=1, licenses=("mit",), tags=("slow",))
-    assert wanted.broken_by(SPEC, FACTS, TAGS) == ("max_parameters", "tags")
+    assert wanted.broken_by(ModelDescription.of(SPEC, FACTS), TAGS) == ("max_parameters", "tags")
 
 
 def test_what_is_stored_is_what_was_stated() -> None:

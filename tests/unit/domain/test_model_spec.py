@@ -13,6 +13,8 @@ from app.domain.model_sources import (
     TorchvisionSource,
     TransformersSource,
     UploadSource,
+    for_every_reader,
+    without_queries,
 )
 from app.domain.model_spec import ModelSpec
 
@@ -142,6 +144,24 @@ def too_deep(levels: int) -> Any:
         ("preprocessing.resize", GONE, "preprocessing.resize"),
         ("name", 3, "name"),
         ("name", " ", "name"),
+        ("name", "", "name"),
+        ("name", "two words", "name"),
+        ("name", "line\nbreak", "name"),
+        ("name", "right\u202eleft", "name"),
+        ("name", "\u0430", "name"),
+        ("name", "-a", "name"),
+        ("name", ".", "name"),
+        ("name", "../x", "name"),
+        ("name", "a//b", "name"),
+        ("name", "a/", "name"),
+        ("name", "a\n", "name"),
+        ("name", "x" * 201, "name"),
+        ("name", "mdl_01m80y16trj84kh6986735sg02", "name"),
+        ("source.uri", "https://alice:s3cr3t@host/x.safetensors", "source.uri"),
+        ("source.uri", "HTTPS://token@host/x.safetensors", "source.uri"),
+        ("source.uri", "simplecache::ftp://alice:s3cr3t@host/x", "source.uri"),
+        ("source.uri", "https://host/x?a='b'", "source.uri"),
+        ("source.uri", "https://host/a b?sig=1", "source.uri"),
         ("source", "timm", "source.type"),
         ("source.type", "hub", "source.type"),
         ("source.type", ["package"], "source.type"),
@@ -192,6 +212,9 @@ def too_deep(levels: int) -> Any:
         ("preprocessing.crop", [64], "preprocessing.crop"),
         ("preprocessing.crop", [64, 64.0], "preprocessing.crop[1]"),
         ("preprocessing.crop", [0, 64], "preprocessing.crop"),
+        ("preprocessing", FULL["preprocessing"] | {"resize": None, "crop": [64, 4097]}, "preprocessing.crop"),
+        ("preprocessing.resize", 4097, "preprocessing.resize"),
+        ("preprocessing.resize", [72, 4097], "preprocessing.resize"),
         ("preprocessing.mean", "0.5", "preprocessing.mean"),
         ("preprocessing.mean", [0.5, float("nan"), 0.5], "preprocessing.mean[1]"),
         ("preprocessing.std", [0.5, 0, 0.5], "preprocessing.std"),
@@ -213,6 +236,60 @@ def test_a_wrong_specification_names_the_field(path: str, value: Any, param: str
         ModelSpec.from_dict(changed(path, value))
     assert (caught.value.code, caught.value.param) == ("invalid_model_spec", param)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet50", "resnet50.imagenet1k_v2", "vit_small_patch16_224.dino", "Google/vit-base+x", "_private/a_b"),
+        *("x" * 200, "MDL_", "a.mdl_", "7"),
+    ],
+)
+def test_names_of_libraries_and_repositories_pass(name: str) -> None:
+    assert ModelSpec.from_dict(changed("name", name)).name == name
+
+
+def test_the_largest_image_passes() -> None:
+    steps = FULL["preprocessing"] | {"resize": 4096, "crop": [4096, 4096]}
+    assert ModelSpec.from_dict(changed("preprocessing", steps)).preprocessing is not None
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://host/x?X-Amz-Signature=DEADBEEF&q=a@b:c@d",
+        "abfs://box@account.dfs/x",
+        "file:///a b/'c'.safetensors",
+    ],
+)
+def test_addresses_without_credentials_pass(uri: str) -> None:
+    assert ModelSpec.from_dict(changed("source.uri", uri)).as_dict()["source"]["uri"] == uri
+
+
+def test_what_only_admins_may_read_is_left_out() -> None:
+    signed = ModelSpec.from_dict(changed("source.uri", "https://host/x?sig=DEAD")).as_dict()
+    shown = for_every_reader(signed)
+    assert shown["source"]["uri"] == "https://host/x?..."
+    assert shown | {"source": signed["source"]} == signed
+    assert signed["source"]["uri"].endswith("DEAD")
+    plain = ModelSpec.from_dict(FULL).as_dict()
+    assert for_every_reader(plain) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("https://h/x?sig=a could not be read", "https://h/x?... could not be read"),
+        (
+            "404 for url 'https://h/x?sig=a&b=c'; to 'http://k/?t#f'",
+            "404 for url 'https://h/x?...'; to 'http://k/?...'",
+        ),
+        ("to https://a:b@h/x", "to https://h/x"),
+        ("Is it? file:///x, or http://h/y", "Is it? file:///x, or http://h/y"),
+    ],
+)
+def test_messages_do_not_tell_what_addresses_ask(text: str, told: str) -> None:
+    assert without_queries(text) == told
 
 
 @pytest.mark.parametrize("data", [None, [], "tiny"])

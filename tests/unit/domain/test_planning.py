@@ -1,5 +1,6 @@
 """The plan of a selection."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from app.domain.planning import ModelSpeed, Past, Work, estimate, makespan, plan
 
-FAST, SLOW = ModelSpeed("fast", 0.5, 100.0), ModelSpeed("slow", 2.0, 10.0)
+FAST, SLOW = ModelSpeed("fast", 0.5, 100.0, "cpu"), ModelSpeed("slow", 2.0, 10.0, "cpu")
+THIRD = ModelSpeed("third", 1.0, 50.0, "cpu")
 WORK = Work(images=300, gradient_images=200)
 
 
@@ -20,6 +22,11 @@ def test_an_estimate_grows_with_everything_that_is_done() -> None:
     assert estimate(FAST, Work(100, 500)) == estimate(FAST, Work(100, 100)), "there are no more images than these"
     assert estimate(FAST, Work(100, 0, forecast_images=50)) - little == pytest.approx(10.0)
     assert estimate(SLOW, WORK) > estimate(FAST, WORK)
+
+
+def test_a_model_that_is_never_passed_backward_is_not_charged_for_it() -> None:
+    forward = dataclasses.replace(FAST, has_gradients=False)
+    assert estimate(forward, Work(100, 100, 100)) == estimate(FAST, Work(100, 0, 0)) < estimate(FAST, Work(100, 100))
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=12), st.integers(1, 5))
@@ -34,7 +41,7 @@ def test_makespan_is_that_of_workers_who_take_the_next_job(seconds: list[float],
 
 
 def test_without_a_past_the_estimates_stand_and_no_interval_is_claimed() -> None:
-    found = plan([FAST, SLOW, FAST], WORK, 2, [])
+    found = plan([FAST, SLOW, FAST], WORK, 2, "cpu", [])
     fast, slow = estimate(FAST, WORK), estimate(SLOW, WORK)
     assert found.seconds == pytest.approx(max(slow, 2 * fast))
     assert (found.first_seconds, found.worker_seconds) == (pytest.approx(fast), pytest.approx(2 * fast + slow))
@@ -43,8 +50,8 @@ def test_without_a_past_the_estimates_stand_and_no_interval_is_claimed() -> None
 
 
 def test_a_model_takes_what_it_took_and_others_what_all_did() -> None:
-    past = [Past("fast", 10.0, 20.0), Past("fast", 5.0, 10.0), Past("third", 1.0, 4.0)]
-    found = plan([FAST, SLOW], WORK, 1, past)
+    past = [Past(FAST, 10.0, 20.0), Past(FAST, 5.0, 10.0), Past(THIRD, 1.0, 4.0)]
+    found = plan([FAST, SLOW], WORK, 1, "cpu", past)
     assert dict(found.by_model) == {
         "fast": pytest.approx(2 * estimate(FAST, WORK)),
         "slow": pytest.approx(3 * estimate(SLOW, WORK)),
@@ -57,16 +64,48 @@ def test_a_model_takes_what_it_took_and_others_what_all_did() -> None:
     assert high == pytest.approx(2 * estimate(FAST, WORK) + 4 * slow)
 
 
+class TestAnotherDevice:
+    """Models that were measured on a GPU and on the CPU, planned for the GPU."""
+
+    TESLA = dataclasses.replace(THIRD, measured_on="Tesla")
+    SECOND = dataclasses.replace(TESLA, name="second")
+
+    def test_without_any_measurement_there_it_is_told(self) -> None:
+        found = plan([FAST, self.TESLA, SLOW, FAST], WORK, 1, "Tesla", [])
+        assert found.measured_elsewhere == ("fast", "slow")
+        assert dict(found.by_model)["fast"] == estimate(FAST, WORK)
+        assert found.interval is None
+
+    def test_what_was_measured_there_tells_nothing_of_the_others(self) -> None:
+        past = [Past(self.TESLA, 1.0, 3.0)]
+        found = plan([FAST, self.TESLA, self.SECOND], WORK, 1, "Tesla", past)
+        assert found.measured_elsewhere == ("fast",)
+        assert dict(found.by_model) == {
+            "fast": pytest.approx(estimate(FAST, WORK)),
+            "third": pytest.approx(3 * estimate(self.TESLA, WORK)),
+            "second": pytest.approx(3 * estimate(self.SECOND, WORK)),
+        }
+        assert found.interval is None, "of one model nobody knows"
+
+    def test_one_evaluation_there_is_the_scale_of_its_kind(self) -> None:
+        past = [Past(FAST, 10.0, 1.0), Past(self.TESLA, 1.0, 3.0)]
+        found = plan([SLOW, self.SECOND], WORK, 1, "Tesla", past)
+        assert found.measured_elsewhere == ()
+        slow, second = 0.1 * estimate(SLOW, WORK), 3 * estimate(self.SECOND, WORK)
+        assert dict(found.by_model) == {"slow": pytest.approx(slow), "second": pytest.approx(second)}
+        assert found.interval == (pytest.approx(slow + second), pytest.approx(slow + second))
+
+
 def test_the_first_ranking_comes_with_the_first_model_that_ends() -> None:
     orders = itertools.permutations([FAST, SLOW])
-    assert [plan(order, WORK, 1, []).first_seconds for order in orders] == [
+    assert [plan(order, WORK, 1, "cpu", []).first_seconds for order in orders] == [
         pytest.approx(estimate(FAST, WORK)),
         pytest.approx(estimate(SLOW, WORK)),
     ]
-    assert plan([SLOW, FAST], WORK, 2, []).first_seconds == pytest.approx(estimate(FAST, WORK))
+    assert plan([SLOW, FAST], WORK, 2, "cpu", []).first_seconds == pytest.approx(estimate(FAST, WORK))
 
 
 @pytest.mark.parametrize(("models", "workers"), [([], 1), ([FAST], 0)])
 def test_nothing_to_plan(models: list[ModelSpeed], workers: int) -> None:
     with pytest.raises(ValueError, match="at least one"):
-        plan(models, WORK, workers, [])
+        plan(models, WORK, workers, "cpu", [])
