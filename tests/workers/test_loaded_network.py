@@ -17,10 +17,10 @@ def test_subjects_of_one_model_share_its_network(tmp_path: Path) -> None:
         second = Subject(first.runtime, first.spec, first.key, first.held)
         assert first.network is second.network
         others = [spec for spec in read_manifest(tiny_zoo(tmp_path)) if spec.digest != first.spec.digest]
-        other = load_on(first.runtime, others[0])
+        other = load_on(first.runtime, others[0], lambda: False)
         assert other is not first.network
-        assert load_on(first.runtime, others[0]) is other
-        assert load_on(first.runtime, first.spec) is not first.network, "one is held at a time"
+        assert load_on(first.runtime, others[0], lambda: False) is other
+        assert load_on(first.runtime, first.spec, lambda: False) is not first.network, "one is held at a time"
 
 
 def test_the_old_one_is_let_go_before_the_new_one_is_loaded(tmp_path: Path) -> None:
