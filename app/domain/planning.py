@@ -19,6 +19,7 @@ _EVALUATION_SECONDS = 0.8
 _STEPS = 200_000  # of all drawn schedules together: a tenth of a second
 _FEWEST_DRAWS, _MOST_DRAWS = 50, 400
 _LOW, _HIGH = 10, 90
+_FEWEST_RATIOS = 3  # that a spread may be told from
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Plan:
 
     Attributes:
         seconds: until the last model is ranked.
-        interval: of these seconds, for 80 % of selections; None where past evaluations do not tell for every model.
+        interval: of these seconds, for 80 % of selections; None where past evaluations are too few to tell.
         first_seconds: until the first model is.
         worker_seconds: of all workers together.
         by_model: seconds of each model, in the order in which they are taken.
@@ -115,10 +116,12 @@ def plan(models: Sequence[ModelSpeed], work: Work, workers: int, device: str, pa
     ratios = _Ratios(past)
     estimates = [estimate(model, work) for model in models]
     seconds = [estimated * ratios.typical(model) for model, estimated in zip(models, estimates, strict=True)]
-    untold = {model.name: model for model in models if not ratios.of(model).size}
+    untold = {model.name: model for model in models if not ratios.has_any(model)}
+    spread = [ratios.spread(model) for model in models]
+    is_told = all(of_model.size for of_model in spread)
     return Plan(
         seconds=makespan(seconds, workers),
-        interval=None if untold else _interval(models, estimates, ratios, workers),
+        interval=_interval(estimates, spread, workers) if is_told else None,
         first_seconds=min(seconds[:workers]),
         worker_seconds=sum(seconds),
         by_model=tuple((model.name, one) for model, one in zip(models, seconds, strict=True)),
@@ -138,15 +141,31 @@ class _Ratios:
         self._own = {model.name: np.array(ratios) for model, ratios in found.items()}
         self._others: dict[str, NDArray[np.float64]] = {}
         self._typical: dict[str, float] = {}
+        self._is_told: dict[str, bool] = {}
         for device in {model.measured_on for model in found}:
             there = [self._own[model.name] for model in found if model.measured_on == device]
             # Each model counts the same, however often it was evaluated.
             self._others[device] = np.concatenate([np.resize(ratios, max(map(len, there))) for ratios in there])
+            self._is_told[device] = sum(map(len, there)) >= _FEWEST_RATIOS
             self._typical[device] = float(np.median([np.median(ratios) for ratios in there]))
 
-    def of(self, model: ModelSpeed) -> NDArray[np.float64]:
-        """Return the ratios to expect of a model; none where nothing is known."""
-        return self._own.get(model.name, self._others.get(model.measured_on, np.empty(0)))
+    def has_any(self, model: ModelSpeed) -> bool:
+        """Tell whether the model was evaluated, or another one whose speed was measured on the same kind of device."""
+        return model.name in self._own or model.measured_on in self._others
+
+    def spread(self, model: ModelSpeed) -> NDArray[np.float64]:
+        """Return the ratios that a model may have; none where too few evaluations are known.
+
+        One that was evaluated once or twice has its own typical ratio, and varies as other models do among themselves:
+        more than it does from one evaluation to the next, so that an interval is rather too wide.
+        """
+        own = self._own.get(model.name)
+        if own is not None and own.size >= _FEWEST_RATIOS:
+            return own
+        if not self._is_told.get(model.measured_on, False):
+            return np.empty(0)
+        others = self._others[model.measured_on]
+        return others if own is None else float(np.median(own)) * others / self._typical[model.measured_on]
 
     def typical(self, model: ModelSpeed) -> float:
         """Return the ratio to expect of a model, 1 where nothing is known."""
@@ -162,15 +181,12 @@ def makespan(seconds: Sequence[float], workers: int) -> float:
     return max(free)
 
 
-def _interval(
-    models: Sequence[ModelSpeed], estimates: Sequence[float], ratios: _Ratios, workers: int
-) -> tuple[float, float]:
-    """Draw what each model takes from what it took, or from what another model did, again and again."""
+def _interval(estimates: Sequence[float], spread: Sequence[NDArray[np.float64]], workers: int) -> tuple[float, float]:
+    """Draw what each model takes from what it took, or from what other models did, again and again."""
     random = np.random.default_rng(0)
-    draws = int(np.clip(_STEPS // len(models), _FEWEST_DRAWS, _MOST_DRAWS))
+    draws = int(np.clip(_STEPS // len(estimates), _FEWEST_DRAWS, _MOST_DRAWS))
     drawn = [
-        estimated * random.choice(ratios.of(model), size=draws)
-        for model, estimated in zip(models, estimates, strict=True)
+        estimated * random.choice(of_model, size=draws) for estimated, of_model in zip(estimates, spread, strict=True)
     ]
     totals = [makespan(seconds, workers) for seconds in np.transpose(drawn).tolist()]
     low, high = np.percentile(totals, [_LOW, _HIGH])

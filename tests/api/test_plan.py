@@ -115,7 +115,7 @@ def test_past_evaluations_correct_it(running: RunningService, reader: httpx.Clie
     after = plan(reader)
     assert after["evaluations"] == 1
     assert after["seconds"] == pytest.approx(2 * before["seconds"], rel=0.01)
-    assert after["interval"] == [after["seconds"]] * 2, "of one evaluation"
+    assert after["interval"] is None, "of one evaluation nobody knows how it varies"
 
 
 @pytest.mark.parametrize("ran_on", ["NVIDIA", None])

@@ -50,18 +50,30 @@ def test_without_a_past_the_estimates_stand_and_no_interval_is_claimed() -> None
 
 
 def test_a_model_takes_what_it_took_and_others_what_all_did() -> None:
-    past = [Past(FAST, 10.0, 20.0), Past(FAST, 5.0, 10.0), Past(THIRD, 1.0, 4.0)]
+    past = [Past(FAST, 10.0, 20.0), Past(FAST, 5.0, 10.0), Past(FAST, 1.0, 2.0), Past(THIRD, 1.0, 4.0)]
     found = plan([FAST, SLOW], WORK, 1, "cpu", past)
     assert dict(found.by_model) == {
         "fast": pytest.approx(2 * estimate(FAST, WORK)),
         "slow": pytest.approx(3 * estimate(SLOW, WORK)),
     }
-    assert found.past == 3
+    assert found.past == 4
     assert found.interval is not None
     low, high = found.interval
     slow = estimate(SLOW, WORK)
     assert low == pytest.approx(2 * estimate(FAST, WORK) + 2 * slow)
     assert high == pytest.approx(2 * estimate(FAST, WORK) + 4 * slow)
+
+
+def test_a_model_evaluated_once_varies_as_models_do_among_themselves() -> None:
+    others = [Past(dataclasses.replace(THIRD, name=f"model-{n}"), 1.0, 1.0 + n / 10) for n in range(10)]
+    once = [Past(FAST, 10.0, 40.0)]
+    found = plan([FAST], WORK, 1, "cpu", [*others, *once])
+    assert found.seconds == pytest.approx(4 * estimate(FAST, WORK))
+    assert found.interval is not None
+    low, high = found.interval
+    assert 0.6 * found.seconds < low < 0.8 * found.seconds
+    assert 1.1 * found.seconds < high < 3 * found.seconds
+    assert plan([FAST], WORK, 1, "cpu", once).interval is None, "of one evaluation nobody knows how it varies"
 
 
 class TestAnotherDevice:
@@ -88,11 +100,13 @@ class TestAnotherDevice:
         assert found.interval is None, "of one model nobody knows"
 
     def test_one_evaluation_there_is_the_scale_of_its_kind(self) -> None:
-        past = [Past(FAST, 10.0, 1.0), Past(self.TESLA, 1.0, 3.0)]
+        past = [Past(FAST, 10.0, 1.0), *[Past(self.TESLA, 1.0, 3.0)] * 3]
         found = plan([SLOW, self.SECOND], WORK, 1, "Tesla", past)
         assert found.measured_elsewhere == ()
         slow, second = 0.1 * estimate(SLOW, WORK), 3 * estimate(self.SECOND, WORK)
         assert dict(found.by_model) == {"slow": pytest.approx(slow), "second": pytest.approx(second)}
+        assert found.interval is None, "of one evaluation"
+        found = plan([SLOW, self.SECOND], WORK, 1, "Tesla", [*past, *[Past(FAST, 10.0, 1.0)] * 2])
         assert found.interval == (pytest.approx(slow + second), pytest.approx(slow + second))
 
 
