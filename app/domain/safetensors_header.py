@@ -9,7 +9,7 @@ import json
 import math
 import struct
 from collections.abc import Mapping
-from typing import Any, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 from app.domain.errors import BadRequest
 
@@ -65,10 +65,16 @@ class SafetensorsHeader:
         if self._length is None and len(self._bytes) >= _LENGTH.size:
             (self._length,) = _LENGTH.unpack_from(self._bytes)
             if not 2 <= self._length <= _MOST_HEADER_BYTES:
-                if self._bytes.startswith(_PICKLES):  # so may the length of a header begin, which is less by far
-                    raise NotSafetensors("it is a pickle, which runs code when it is read")
-                raise NotSafetensors(f"its header would have {self._length} bytes")
+                self._refuse(f"its header would have {self._length} bytes")
             del self._bytes[_LENGTH.size + self._length :]
+        first = bytes(self._bytes[_LENGTH.size : _LENGTH.size + 1])
+        if self._length is not None and first not in (b"", b"{"):
+            self._refuse("its header does not begin with {")
+
+    def _refuse(self, why: str) -> NoReturn:
+        # Only here: the length of a header may begin with the same bytes.
+        is_pickle = self._bytes.startswith(_PICKLES)
+        raise NotSafetensors("it is a pickle, which runs code when it is read" if is_pickle else why)
 
     @property
     def is_complete(self) -> bool:
