@@ -1,9 +1,13 @@
 """``foretune tenants``, ``usage`` and ``audit``: who may have how much, has how much, and who changed that."""
 
+import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.amounts import read_amount
+from app.cli.option_group import with_groups
 from app.cli.options import AsJson
 from app.cli.session import session
 
@@ -15,31 +19,40 @@ if TYPE_CHECKING:
 commands = typer.Typer(help="Make tenants and set their quotas. Takes an admin's key.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="TENANT", help="Name of a tenant.")]
-_Bytes = Annotated[float | None, typer.Option("--bytes", min=0, help="Of uploaded archives.")]
-_Datasets = Annotated[int | None, typer.Option(min=0, help="Data sets.")]
-_Selections = Annotated[int | None, typer.Option(min=0, help="Selections that have not ended.")]
-_Finetunes = Annotated[int | None, typer.Option(min=0, help="Fine-tunes that have not ended.")]
-_Seconds = Annotated[float | None, typer.Option(min=0, help="Worker seconds from midnight to midnight, UTC.")]
 _Unlimited = Annotated[
     list[str] | None,
     typer.Option("--no-limit", metavar="QUOTA", help="Take a limit away, such as bytes; again for more."),
 ]
 
 
+@dataclass(frozen=True)
+class Limits:
+    """Quotas, as the service names them; None where nothing is said of one."""
+
+    bytes: Annotated[
+        float | None, typer.Option(metavar="N", parser=read_amount, help="Of uploaded archives, as in 10GB or 1e10.")
+    ] = None
+    datasets: Annotated[int | None, typer.Option(min=0, help="Data sets.")] = None
+    open_selections: Annotated[int | None, typer.Option(min=0, help="Selections that have not ended.")] = None
+    open_finetunes: Annotated[int | None, typer.Option(min=0, help="Fine-tunes that have not ended.")] = None
+    worker_seconds_per_day: Annotated[
+        float | None, typer.Option(min=0, help="Worker seconds from midnight to midnight, UTC.")
+    ] = None
+
+    @property
+    def given(self) -> dict[str, float]:
+        """Those of which something was said."""
+        given = {name: limit for name, limit in dataclasses.asdict(self).items() if limit is not None}
+        # Whole as they are sent; the service refuses what is not, by name.
+        return {name: int(limit) if float(limit).is_integer() else limit for name, limit in given.items()}
+
+
 @commands.command()
-def create(
-    name: Name,
-    max_bytes: _Bytes = None,
-    datasets: _Datasets = None,
-    open_selections: _Selections = None,
-    open_finetunes: _Finetunes = None,
-    worker_seconds_per_day: _Seconds = None,
-    as_json: AsJson = False,
-) -> None:
+@with_groups
+def create(*, name: Name, limits: Limits, as_json: AsJson = False) -> None:
     """Make a tenant before its first key; quotas that are left out are as the service is set up."""
-    given = _given(max_bytes, datasets, open_selections, open_finetunes, worker_seconds_per_day)
     with session(as_json=as_json) as (terminal, client):
-        tenant = client.tenants.create(name, **given)
+        tenant = client.tenants.create(name, **limits.given)
         terminal.answer(tenant, _facts(tenant))
 
 
@@ -63,20 +76,11 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 
 @commands.command("set")
-def set_quotas(
-    name: Name,
-    max_bytes: _Bytes = None,
-    datasets: _Datasets = None,
-    open_selections: _Selections = None,
-    open_finetunes: _Finetunes = None,
-    worker_seconds_per_day: _Seconds = None,
-    no_limit: _Unlimited = None,
-    as_json: AsJson = False,
-) -> None:
+@with_groups
+def set_quotas(*, name: Name, limits: Limits, no_limit: _Unlimited = None, as_json: AsJson = False) -> None:
     """Change a tenant's quotas; those that are left out stay."""
-    given = _given(max_bytes, datasets, open_selections, open_finetunes, worker_seconds_per_day)
     with session(as_json=as_json) as (terminal, client):
-        tenant = client.tenants.set_quotas(name, **(given | dict.fromkeys(no_limit or ())))
+        tenant = client.tenants.set_quotas(name, **(limits.given | dict.fromkeys(no_limit or ())))
         terminal.answer(tenant, _facts(tenant))
 
 
@@ -114,19 +118,6 @@ def audit(
             ("when", "who", "tenant", "action", "target"),
             lambda one: (one.at, one.actor, one.tenant, one.action, one.target),
         )
-
-
-def _given(
-    max_bytes: float | None, datasets: int | None, selections: int | None, finetunes: int | None, seconds: float | None
-) -> dict[str, float]:
-    named = {
-        "bytes": None if max_bytes is None else int(max_bytes),
-        "datasets": datasets,
-        "open_selections": selections,
-        "open_finetunes": finetunes,
-        "worker_seconds_per_day": seconds,
-    }
-    return {name: limit for name, limit in named.items() if limit is not None}
 
 
 def _told(quotas: dict[str, float | None]) -> str:

@@ -18,6 +18,7 @@ from tenacity import (
 
 from app.client.address import Address
 from app.client.errors import ApiError, Failure, ServiceUnreachable
+from app.client.numbers import check_finite
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -91,9 +92,12 @@ class Connection:
             body: ``json``, or ``files`` and ``data``, as for httpx.
 
         Raises:
+            Failure: ``invalid_number``: NaN or infinity, which JSON does not have.
             ApiError: the service answered with a problem.
             ServiceUnreachable: it did not answer.
         """
+        check_finite(params or {})
+        check_finite(body.get("json") or {})
         is_repeatable = method in _REPEATABLE if repeatable is None else repeatable
         retrying = Retrying(
             retry=retry_if_exception(lambda error: _is_worth_repeating(error, repeatable=is_repeatable)),

@@ -31,7 +31,7 @@ def test_a_key_shows_and_rotates_itself(served: Served) -> None:
 
 
 def test_quotas_are_set_shown_and_held(served: Served) -> None:
-    made = served.run("tenants", "create", "cli-quotas", "--datasets", "0", "--bytes", "1e9", "--json")
+    made = served.run("tenants", "create", "cli-quotas", "--datasets", "0", "--bytes", "1GB", "--json")
     assert made.code == 0, made.err
     assert (made.json["quotas"]["datasets"], made.json["quotas"]["bytes"]) == (0, 10**9)
     key = served.run("key", "create", "x", "--tenant", "cli-quotas").out.strip()
@@ -47,6 +47,14 @@ def test_quotas_are_set_shown_and_held(served: Served) -> None:
     assert "of 1000000000" in shown.out
     assert served.run("tenants", "show", "cli-quotas").code == 0
     assert "open_selections 2" in served.run("tenants", "list").out
+
+
+@pytest.mark.parametrize("amount", ["nan", "inf", "-5", "1.5"])
+def test_an_amount_that_is_no_quota_is_refused(served: Served, amount: str) -> None:
+    refused = served.run("tenants", "create", "cli-refused", f"--bytes={amount}")
+    assert refused.code == 1
+    assert refused.err.startswith("Error: ")
+    assert served.run("tenants", "show", "cli-refused").code == 1, "it was not made"
 
 
 def test_a_tenant_is_suspended_and_resumed_and_the_log_tells(served: Served) -> None:

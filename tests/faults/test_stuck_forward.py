@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.fixtures import slow_forward
 from tests.fixtures.processes import RunningService, running_service
@@ -42,14 +43,23 @@ def events(service: RunningService) -> list[str]:
     return [json.loads(line)["event"] for line in lines if line.startswith("{")]
 
 
-def test_a_pass_that_does_not_end_is_ended(tmp_path: Path) -> None:
-    slow = tmp_path / "slow"
-    environment = {
+@pytest.fixture
+def slow(tmp_path: Path) -> Path:
+    """Return a file that is not there; while it is, forward passes take as many seconds as it says."""
+    return tmp_path / "slow"
+
+
+@pytest.fixture
+def environment(tmp_path: Path, slow: Path) -> dict[str, str]:
+    return {
         "FORETUNE_ZOO_MANIFEST": str(tiny_zoo(tmp_path)),
         "FORETUNE_THREADS": "1",
         "FORETUNE_TEST_SLOW": str(slow),
         "PYTHONPATH": str(Path(slow_forward.__path__[0])),
     }
+
+
+def test_a_pass_that_does_not_end_is_ended(tmp_path: Path, slow: Path, environment: dict[str, str]) -> None:
     with running_service(tmp_path / "home", **environment) as service, service.client() as client:
         wait_for_zoo(client)
         dataset = upload(client)
@@ -84,14 +94,7 @@ def test_a_pass_that_does_not_end_is_ended(tmp_path: Path) -> None:
         assert row["status"] == "done"
 
 
-def test_told_twice_it_hurries(tmp_path: Path) -> None:
-    slow = tmp_path / "slow"
-    environment = {
-        "FORETUNE_ZOO_MANIFEST": str(tiny_zoo(tmp_path)),
-        "FORETUNE_THREADS": "1",
-        "FORETUNE_TEST_SLOW": str(slow),
-        "PYTHONPATH": str(Path(slow_forward.__path__[0])),
-    }
+def test_told_twice_it_hurries(tmp_path: Path, slow: Path, environment: dict[str, str]) -> None:
     with running_service(tmp_path / "home", **environment) as service, service.client() as client:
         wait_for_zoo(client)
         slow.write_text("300")
