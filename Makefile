@@ -6,9 +6,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 DATA ?= examples/fashion-mnist-sample.zip
 JOBS ?= 2
+ROUNDS ?= 50
+SEED ?= 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup setup-dev demo serve stack secrets check test lock clean
+.PHONY: help setup setup-dev demo serve stack secrets check test chaos lock clean
 
 help:           ## list these commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +58,10 @@ check: setup-dev    ## style, types, architecture
 test: setup-dev     ## the whole test suite
 	tests/install_services.sh
 	$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+chaos: setup-dev    ## faults, one after the other, on the stack while it is used (ROUNDS=50 SEED=1)
+	tests/install_services.sh
+	$(BIN)/python -m tests.chaos --rounds $(ROUNDS) --seed $(SEED)
 
 lock:           ## resolve the requirements anew
 	uv pip compile pyproject.toml --extra worker $(UV) -o requirements.lock

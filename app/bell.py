@@ -3,6 +3,7 @@
 The database is the queue. A bell that is not heard costs time, never work: the workers' own sweep finds every row.
 """
 
+import time
 from typing import Any, Protocol
 
 import structlog
@@ -10,6 +11,8 @@ import structlog
 from app.metrics import RINGS
 
 log = structlog.get_logger()
+
+QUEUE = "foretune"
 
 
 class Bell(Protocol):
@@ -35,7 +38,12 @@ class SilentBell:
 
 
 class CeleryBell:
-    """Publishes one id to a Celery queue, quickly or not at all."""
+    """Publishes one id to a Celery queue, quickly or not at all.
+
+    A broker that did not answer is left alone for some seconds: requests would wait for it one after the other.
+    """
+
+    _QUIET_SECONDS = 5.0
 
     def __init__(self, broker_url: str) -> None:
         """Connect on first use."""
@@ -45,12 +53,17 @@ class CeleryBell:
         self._unreachable = (OperationalError, OSError)
         self._celery = Celery(set_as_current=False)
         self._celery.conf.update(celery_options(broker_url))
+        self._quiet_until = 0.0
 
     def ring(self, kind: str, job_id: str) -> bool:
         """Publish a doorbell; a broker that does not answer is logged, not an error."""
+        if time.monotonic() < self._quiet_until:
+            RINGS.labels(kind, "false").inc()
+            return False
         try:
             self._celery.send_task(task_name(kind), args=[job_id], retry=False, ignore_result=True)
         except self._unreachable as error:
+            self._quiet_until = time.monotonic() + self._QUIET_SECONDS
             log.warning("bell.unreachable", kind=kind, job=job_id, error=str(error))
             RINGS.labels(kind, "false").inc()
             return False
@@ -79,7 +92,7 @@ def celery_options(broker_url: str) -> dict[str, Any]:
         "broker_url": broker_url,
         "broker_transport_options": transport | {"socket_connect_timeout": 1, "retry_on_timeout": False},
         "broker_connection_timeout": 1,
-        "task_default_queue": "foretune",
+        "task_default_queue": QUEUE,
         "task_ignore_result": True,
         "task_serializer": "json",
         "accept_content": ["json"],

@@ -14,6 +14,7 @@ import httpx
 
 from app.config import Settings
 from app.first_start import prepare_home
+from perf.processes import resident_mib
 from tests.fixtures.servers import free_port, wait_for_port
 
 BARE = """
@@ -31,13 +32,6 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"{}"})
 uvicorn.run(app, port=int(sys.argv[1]), log_level="error", lifespan="off")
 """
-
-
-def resident_mib(pid: int, field: str) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) / 1024
-    raise LookupError(field)
 
 
 def curl(url: str, file: Path, key: str, *, form: bool) -> float:

@@ -4,8 +4,9 @@ No result backend, no acknowledgement games, no time limits: what must survive a
 """
 
 from celery import Celery
+from kombu.entity import Exchange, Queue
 
-from app.bell import celery_options
+from app.bell import QUEUE, celery_options
 from app.config import Settings
 
 settings = Settings()
@@ -14,6 +15,10 @@ celery.conf.update(
     celery_options(settings.broker_url or "memory://localhost/"),
     worker_pool="threads",
     worker_concurrency=1,
+    # A doorbell is taken from the broker for good, one at a time. Were it acknowledged, and the broker silent at that
+    # moment, it would count as not acknowledged for ever, and this worker would be handed no other one.
+    task_queues=[Queue(QUEUE, Exchange(QUEUE), routing_key=QUEUE, no_ack=True)],  # type: ignore[no-untyped-call]
+    worker_disable_prefetch=settings.broker_url.startswith("redis"),
     worker_prefetch_multiplier=1,
     worker_hijack_root_logger=False,
     worker_redirect_stdouts=False,

@@ -20,6 +20,7 @@ from app.storage.database import Database
 from app.storage.repositories import deliveries
 from app.storage.repositories.deliveries import Claimed
 from app.storage.repositories.webhooks import keys
+from workers.metrics import WEBHOOK_ATTEMPTS
 from workers.webhook_request import Answer, Sender
 
 log = structlog.get_logger()
@@ -30,6 +31,7 @@ _AT_ONCE_OF_TENANT = 4
 _LEASE_MARGIN_SECONDS = 50.0
 """Looking up a host's name, and storing what came of it, may take as long."""
 _GONE = 410
+_RETRIED, _LOST = "retried", "lost"
 
 
 class Delivery:
@@ -145,7 +147,8 @@ class Delivery:
         told = {"event_type": claimed.type, "attempt": claimed.attempts, "status_code": attempt["status_code"]}
         if answer is not None and 200 <= answer.status < 300:
             with self._database.write() as session:
-                deliveries.note_success(session, claimed, attempt)
+                stored = deliveries.note_success(session, claimed, attempt)
+            WEBHOOK_ATTEMPTS.labels(DeliveryState.DELIVERED if stored else _LOST).inc()
             log.info("webhook.delivered", **told)
             return
         with self._database.write() as session:
@@ -157,6 +160,7 @@ class Delivery:
                 is_gone=answer is not None and answer.status == _GONE,
                 patience_days=self._settings.webhook_patience_days,
             )
+        WEBHOOK_ATTEMPTS.labels(_RETRIED if state == DeliveryState.PENDING else state or _LOST).inc()
         log.warning("webhook.not_delivered", **told, error=attempt["error"], state=state)
         if state == DeliveryState.FAILED:
             log.error("webhook.given_up", **told)

@@ -21,8 +21,8 @@ from app.scoring.registry import RANKED_BY, to_measure
 from app.storage import leases
 from app.storage.leases import Lease
 from app.storage.purge import delete_unreferenced
-from app.storage.repositories.selections import begin, is_spent
-from app.storage.tables import Dataset, Evaluation, Model, Selection
+from app.storage.repositories.evaluations import asked
+from app.storage.repositories.selections import begin
 from workers.explanation import explanation
 from workers.extract.features import Extraction
 from workers.extract.reuse import features_of
@@ -106,7 +106,7 @@ def evaluate(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
             "images": images,
             "explanations": [one.explanation for one in (*task.earlier, key)],
         }
-        with runtime.database.write() as session:
+        with held.ending() as session:
             if task.is_last:
                 progress = {"stage": "cached" if cached else "done", "done": images, "total": images}
                 ran_on = runtime.device_name if "features" in ran and not task.earlier else None
@@ -170,14 +170,12 @@ def _forecast(subject: Subject, earlier: tuple[CacheKey, ...], question: Questio
 
 def _begin(runtime: Runtime, lease: Lease, held: HeldLease) -> Task:
     with runtime.database.write() as session:
-        evaluation = session.get_one(Evaluation, lease.id)
-        begin(session, evaluation.selection_id)
-        if is_spent(session, evaluation.selection_id):
+        about = asked(session, lease.id)
+        evaluation, selection, dataset, facts = about.evaluation, about.selection, about.dataset, about.model.facts
+        begin(session, selection.id)
+        if selection.budget_seconds is not None and selection.spent_seconds >= selection.budget_seconds:
             held.over_budget.set()
-            raise Interrupted(f"Selection {evaluation.selection_id} has spent its budget.")
-        selection = session.get_one(Selection, evaluation.selection_id)
-        dataset = session.get_one(Dataset, selection.dataset_id)
-        facts = session.get_one(Model, evaluation.model_id).facts
+            raise Interrupted(f"Selection {selection.id} has spent its budget.")
     assert dataset.digest is not None
     assert facts is not None  # only ready data sets and active models come into a selection
     spec = ModelSpec.from_dict(facts["resolved"])

@@ -10,14 +10,15 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 import structlog
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app.domain.states import EvaluationState
 from app.storage import leases
 from app.storage.leases import EVALUATION, FINETUNE, Lease, LeaseLost
-from app.storage.repositories import finetunes, worker_seconds
-from app.storage.repositories.selections import is_spent, stop_for_budget, touch
+from app.storage.repositories import finetunes, selections, worker_seconds
+from app.storage.repositories.selections import stop_for_budget
 from app.storage.repositories.workers import retire
 from app.storage.tables import Evaluation, Finetune
 from workers.metrics import JOBS_ENDED, LEASES_LOST, WORKER_SECONDS
@@ -43,7 +44,8 @@ class HeldLease:
     or a spent budget until then it takes less than ten seconds.
 
     The time that an evaluation is held is charged to its selection; that of a fine-tune to itself, and to the selection
-    that it proves; either to the tenant's day, too. When that is spent, a fine-tune is put down until the next day; an
+    that it proves; either to the tenant's day, too. Time in which the work waits for a part of the service that is out
+    (``waiting``) is charged to nobody. When the day is spent, a fine-tune is put down until the next day; an
     evaluation, which takes seconds, is finished.
 
     Attributes:
@@ -65,7 +67,10 @@ class HeldLease:
         self._progress: dict[str, object] | None = None
         self._charged_at = self._counted_at = time.monotonic()
         self._has_budget = False
+        self._waits = False
         self._waiting_tenant: str | None = None
+        self._alone = threading.Lock()  # who charges: the work that ends, or the thread that renews
+        self._has_ended = False
         self._left = threading.Event()
         watch = contextvars.copy_context().run  # the thread's log lines carry what those of the work do
         self._thread = threading.Thread(target=watch, args=(self._watch,), name=f"lease-{lease.id}", daemon=True)
@@ -82,8 +87,9 @@ class HeldLease:
         self._count_seconds()
         if self._lease.kind in _CHARGED:
             try:
-                with self._charging():
-                    pass
+                if not self._has_ended:
+                    with self._charging(is_news=True):
+                        pass
                 self._stop_others_if_spent()
             except SQLAlchemyError as unreachable:
                 log.warning("lease.charge_failed", job=self._lease.id, error=str(unreachable))
@@ -103,18 +109,44 @@ class HeldLease:
         """Note how far the work has come; users see it within a second."""
         self._progress = {"stage": stage, "done": done, "total": total}
 
+    @contextmanager
+    def waiting(self, stage: str) -> Iterator[None]:
+        """Charge nobody until the block ends, and let users see what the work waits for."""
+        before, self._waits = self._progress, True
+        self.report(stage, 0, 0)
+        try:
+            yield
+        finally:
+            self._charged_at = time.monotonic()
+            self._progress, self._waits = before, False
+
+    @contextmanager
+    def ending(self) -> Iterator[Session]:
+        """Yield the writing transaction that ends the job: what the job has cost is charged by the same one."""
+        with self._alone:
+            with self._charging(is_news=True) as session:
+                yield session
+            self._has_ended = True
+
+    def how_lost(self) -> str:
+        """Return what became of a job that is not this worker's any more: ``cancelled``, or withdrawn, or ``lost``."""
+        try:
+            with self._runtime.database.read() as session:
+                return "cancelled" if leases.is_called_off(session, self._lease) else "lost"
+        except SQLAlchemyError:
+            return "lost"
+
     def put_down(self) -> None:
         """End the job if its budget is spent, else leave it to another worker."""
+        outcome = "over_budget" if self.over_budget.is_set() else "given_back"
         with self._runtime.database.write() as session:
-            if self.over_budget.is_set():
-                log.info("job.over_budget", kind=self._lease.kind.name, job=self._lease.id)
-                JOBS_ENDED.labels(self._lease.kind.name, "over_budget", "").inc()
+            if outcome == "over_budget":
                 with suppress(LeaseLost):  # cancelled meanwhile: it has ended
                     leases.finish(session, self._lease, state=EvaluationState.OVER_BUDGET)
-            else:
-                log.info("job.given_back", kind=self._lease.kind.name, job=self._lease.id)
-                JOBS_ENDED.labels(self._lease.kind.name, "given_back", "").inc()
-                leases.give_back(session, self._lease)
+            elif not leases.give_back(session, self._lease):
+                outcome = "cancelled" if leases.is_called_off(session, self._lease) else "lost"
+        log.info(f"job.{outcome}", kind=self._lease.kind.name, job=self._lease.id)
+        JOBS_ENDED.labels(self._lease.kind.name, outcome, "").inc()
 
     def _watch(self) -> None:
         renewed_at = time.monotonic()
@@ -132,10 +164,12 @@ class HeldLease:
             if progress == reported and not is_due:
                 continue
             try:
-                self._renew(progress)
+                self._renew(progress, is_news=progress != reported)
             except LeaseLost:
-                log.warning("lease.lost", kind=self._lease.kind.name, job=self._lease.id)
-                LEASES_LOST.labels(self._lease.kind.name).inc()
+                how = self.how_lost()
+                log.warning(f"lease.{how}", kind=self._lease.kind.name, job=self._lease.id)
+                if how == "lost":
+                    LEASES_LOST.labels(self._lease.kind.name).inc()
                 self._stop_or_exit()
                 return
             except SQLAlchemyError as error:
@@ -151,39 +185,46 @@ class HeldLease:
         WORKER_SECONDS.labels(self._lease.kind.name, self._runtime.device_name).inc(now - self._counted_at)
         self._counted_at = now
 
-    def _renew(self, progress: dict[str, object] | None) -> None:
-        with self._charging() as session:
-            leases.renew(session, self._lease, seconds=self._seconds, progress=progress)
+    def _renew(self, progress: dict[str, object] | None, *, is_news: bool) -> None:
+        with self._alone:
+            if self._has_ended:
+                return
+            with self._charging(is_news=is_news) as session:
+                leases.renew(session, self._lease, seconds=self._seconds, progress=progress if is_news else None)
         self._stop_others_if_spent()
 
     @contextmanager
-    def _charging(self) -> Iterator[Session]:
-        """Yield a writing transaction that ends by charging the time since the last one that did not fail."""
+    def _charging(self, *, is_news: bool) -> Iterator[Session]:
+        """Yield a writing transaction that ends by charging the time since the last one that did not fail.
+
+        ``is_news``: whether it changes more than the time, so that users are to look again.
+        """
         now = time.monotonic()
         with self._runtime.database.write() as session:
             yield session
             if self._lease.kind in _CHARGED:
                 # A lease is renewed, and charged, before it runs out: time beyond it was slept through, not worked.
-                self._charge(session, min(now - self._charged_at, self._seconds))
+                worked = 0.0 if self._waits else min(now - self._charged_at, self._seconds)
+                self._charge(session, worked, is_news=is_news)
         self._charged_at = now
 
-    def _charge(self, session: Session, worked: float) -> None:
+    def _charge(self, session: Session, worked: float, *, is_news: bool) -> None:
         """Add seconds to what the job has cost."""
         if self._lease.kind is FINETUNE:
-            proven = finetunes.charge(session, self._lease.id, worked)
+            proven = finetunes.charge(session, self._lease.id, worked, is_news=is_news)
             if proven is not None:
-                touch(session, proven, spent_seconds=worked)
+                selections.charge(session, proven, worked, is_news=is_news)
             self._charge_day(session, session.get_one(Finetune, self._lease.id).tenant, worked)
             return
-        evaluation = session.get(Evaluation, self._lease.id)
-        if evaluation is None:
+        columns = Evaluation.selection_id, Evaluation.tenant
+        row = session.execute(select(*columns).where(Evaluation.id == self._lease.id)).one_or_none()
+        if row is None:
             return  # deleted with its data set
-        touch(session, evaluation.selection_id, spent_seconds=worked)
-        spent = is_spent(session, evaluation.selection_id)
+        spent = selections.charge(session, row.selection_id, worked, is_news=is_news)
         self._has_budget = spent is not None
         if spent:
             self.over_budget.set()
-        self._charge_day(session, evaluation.tenant, worked)
+        self._charge_day(session, row.tenant, worked)
 
     def _charge_day(self, session: Session, tenant: str, worked: float) -> None:
         if worker_seconds.charge(session, tenant, worked) and not self.day_spent.is_set():

@@ -18,12 +18,11 @@ CACHES = ("features", "gradients", "forecast", "scores", "network", "weights")
 
 JOBS_ENDED = Counter(
     "foretune_jobs_ended_total",
-    "Jobs that this worker let go of: done, failed, retried, given_back, over_budget or lost; and the error's code.",
+    "Jobs that this worker let go of: done, failed, retried, given_back, over_budget, cancelled or lost; and "
+    "the error's code.",
     ["kind", "outcome", "code"],
 )
-LEASES_LOST = Counter(
-    "foretune_leases_lost_total", "Jobs taken from this worker: cancelled, deleted, or its lease ran out.", ["kind"]
-)
+LEASES_LOST = Counter("foretune_leases_lost_total", "Jobs that this worker held and that became another's.", ["kind"])
 LEASES_EXPIRED = Counter(
     "foretune_leases_expired_total", "Jobs of lost workers that this one put back into the queue.", ["kind"]
 )
@@ -39,6 +38,13 @@ CACHE_LOOKUPS = Counter(
     "foretune_cache_lookups_total", "Whether what is kept was there: hit or miss.", ["cache", "result"]
 )
 IMAGES = Counter("foretune_images_total", "Images that went through a network, forward or backward.", ["device"])
+WEBHOOK_ATTEMPTS = Counter(
+    "foretune_webhook_attempts_total",
+    "Messages sent to webhooks: delivered, retried (it will be), failed (for good), superseded by a newer one, or lost "
+    "to another worker.",
+    ["outcome"],
+)
+WEBHOOK_OUTCOMES = ("delivered", "retried", "failed", "superseded", "lost")
 
 
 def look_up(cache: str, *, hit: bool) -> None:
@@ -60,6 +66,8 @@ def tell_metrics(settings: Settings, database: Database, device: str) -> None:
         CACHE_LOOKUPS.labels(cache, "hit")
         CACHE_LOOKUPS.labels(cache, "miss")
     IMAGES.labels(device)
+    for outcome in WEBHOOK_OUTCOMES:
+        WEBHOOK_ATTEMPTS.labels(outcome)
     REGISTRY.register(ProcessState(database, {"home": settings.home, "weights": settings.weights}))
     if settings.metrics_port:
         try:

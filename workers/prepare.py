@@ -8,11 +8,12 @@ from typing import Any
 
 import structlog
 
-from app.domain.errors import DatasetRejected
+from app.domain.errors import DatasetRejected, Unavailable
 from app.ingest.prepare import Prepared, prepare
 from app.storage import leases
 from app.storage.leases import Lease, LeaseLost
 from app.storage.purge import delete_unreferenced, hold_content
+from app.storage.repositories.datasets import deleted_among
 from workers.lease import HeldLease
 from workers.runtime import Runtime
 
@@ -45,10 +46,10 @@ def prepare_dataset(runtime: Runtime, lease: Lease, held: HeldLease) -> None:
         try:
             _store(runtime, lease, prepared)
         except LeaseLost:
-            objects.delete(f"reports/{lease.id}.json")
+            _forget_outcomes(runtime, lease)
             delete_unreferenced(runtime.database, objects, prepared.digest)
             raise
-    objects.delete(f"uploads/{lease.id}")
+    _delete_upload(runtime, lease)
 
 
 def _store(runtime: Runtime, lease: Lease, prepared: Prepared) -> None:
@@ -68,15 +69,31 @@ def _reject(runtime: Runtime, lease: Lease, error: DatasetRejected) -> None:
     log.warning("dataset.rejected", code=error.code, message=error.message)
     if error.outcomes:
         _put_outcomes(runtime, lease, error.outcomes)
-    runtime.objects.delete(f"uploads/{lease.id}")
     try:
         with runtime.database.write() as session:
             leases.fail(session, lease, error)
     except LeaseLost:
-        runtime.objects.delete(f"reports/{lease.id}.json")
+        _forget_outcomes(runtime, lease)
         raise
+    _delete_upload(runtime, lease)
+
+
+def _delete_upload(runtime: Runtime, lease: Lease) -> None:
+    """Delete the archive of a data set that has ended, and not before: whoever tries again after a failure needs it."""
+    try:
+        runtime.objects.delete(f"uploads/{lease.id}")
+    except Unavailable as error:
+        log.warning("upload.left", code=error.code)  # it goes with the orphans
 
 
 def _put_outcomes(runtime: Runtime, lease: Lease, outcomes: Sequence[dict[str, Any]]) -> None:
     with runtime.objects.create(f"reports/{lease.id}.json") as file:
         file.write(json.dumps(outcomes).encode())
+
+
+def _forget_outcomes(runtime: Runtime, lease: Lease) -> None:
+    """Remove the list of files of a deleted data set; where another worker has it now, the list is that one's."""
+    with runtime.database.read() as session:
+        is_deleted = bool(deleted_among(session, [lease.id]))
+    if is_deleted:
+        runtime.objects.delete(f"reports/{lease.id}.json")

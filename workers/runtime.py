@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from queue import SimpleQueue
 
 import structlog
 import torch
@@ -45,8 +46,16 @@ class Runtime:
     """Set when the process was asked to end: tasks give their job back between two batches."""
     hurrying: threading.Event = field(default_factory=threading.Event)
     """Set when it was asked twice: the job is given back at once, and the process exits."""
+    unheard: threading.Event = field(default_factory=threading.Event)
+    """Set when a doorbell could not be rung: this worker looks for work itself."""
+    broken: threading.Event = field(default_factory=threading.Event)
+    """Set when the device takes nothing more from this process, which ends with its job."""
+    working: threading.Lock = field(default_factory=threading.Lock)
+    """Held by whoever does jobs: there is one device, and one job at a time."""
     tracing: Tracing = field(default_factory=Tracing)
     throughput: Throughput = field(default_factory=Throughput)
+    to_rank: "SimpleQueue[str]" = field(default_factory=SimpleQueue)
+    """Selections of which more is known: ``workers.rankings`` looks after them beside the work."""
 
     @cached_property
     def weights(self) -> WeightsCache:

@@ -28,16 +28,19 @@ REPLICATES = 1000
 TOP_K = 3
 
 
-def settle(runtime: Runtime, selection_id: str) -> None:
+def settle(runtime: Runtime, selection_id: str) -> bool:
     """Rank what is known of a selection; begin the next look of a race; with its last evaluation, end it.
 
     Safe at any time and in any number: a ranking that knows more replaces one that knows less, and nothing else.
+
+    Returns:
+        Whether there is something to do again: the next look, or the fine-tune that proves the ranking.
     """
     selection, evaluations, proof = _read(runtime, selection_id)
     proven = proof is not None and proof.state in FINETUNE_TERMINAL
     known = sum(one.look + (one.state in EVALUATION_TERMINAL) for one, _ in evaluations) + proven
     if known <= selection.ranked:
-        return
+        return False
     ended = all(one.state in EVALUATION_TERMINAL for one, _ in evaluations)
     standing = standings(runtime.objects, evaluations)
     next_look = None
@@ -65,6 +68,7 @@ def settle(runtime: Runtime, selection_id: str) -> None:
     if is_news:
         told = {"ranked": len(standing), "of": selection.evaluations, "ended": ended}
         log.info("selection.ranked", selection=selection_id, **told)
+    return is_news and (next_look is not None or (to_prove and proof is None))
 
 
 def _read(runtime: Runtime, selection_id: str) -> tuple[Selection, list[tuple[Evaluation, Model]], Finetune | None]:

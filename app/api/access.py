@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from app.api.changes import Changes
 from app.api.rate_limits import RateLimits
 from app.api.recent_answers import RecentAnswers
 from app.api.recent_callers import Caller, LastUses, RecentCallers
@@ -23,6 +25,9 @@ from app.storage.repositories.keys import Keys
 
 Scope = Literal["read", "write", "admin"]
 
+_UPLOAD_WRITERS = 16
+"""Threads that write uploads: however slow the object store is, all other requests keep theirs."""
+
 
 @dataclass(frozen=True)
 class Service:
@@ -34,8 +39,10 @@ class Service:
     bell: Bell
     rate_limits: RateLimits
     last_uses: LastUses
+    changes: Changes
     recent_callers: RecentCallers = field(default_factory=RecentCallers)
     recent_answers: RecentAnswers = field(default_factory=RecentAnswers)
+    upload_writers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_UPLOAD_WRITERS))
 
 
 async def service_of(request: Request) -> Service:

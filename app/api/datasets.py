@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from app.api.access import Reader, Service, ServiceDep, Writer
 from app.api.envelopes import MAX_NAME_LENGTH, After, Limit, ListOf, Progress
 from app.api.idempotency import Answer, IdempotencyKeyHeader, answer_once
-from app.api.polling import IfNoneMatch, Wait, answer_poll, point_to_job
+from app.api.polling import WITH_ETAG, IfNoneMatch, Wait, answer_poll, known_already, point_to_job
 from app.api.problems import JobError, responses
 from app.api.recent_callers import Caller
 from app.api.upload import Received, receive
@@ -88,7 +88,11 @@ _UPLOAD_BODY = {
                 "schema": {
                     "type": "object",
                     "required": ["file"],
-                    "properties": {"file": {"type": "string", "format": "binary"}, "name": {"type": "string"}},
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "name": {"type": "string", "maxLength": MAX_NAME_LENGTH},
+                    },
+                    "additionalProperties": False,
                 }
             },
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
@@ -104,8 +108,8 @@ _UPLOAD_BODY = {
     summary="Upload a zip, tar or tar.gz of class folders",
     openapi_extra=_UPLOAD_BODY,
     responses=responses(
-        *(400, 401, 403, 413, 422, 507),
-        also={200: {"model": DatasetView, "description": "These bytes were uploaded before"}},
+        *(400, 401, 403, 413, 422),
+        also=known_already(DatasetView, "These bytes were uploaded before"),
     ),
 )
 async def upload_dataset(
@@ -131,7 +135,7 @@ async def upload_dataset(
     dataset_id, max_bytes = await run_in_threadpool(_start, service, caller, name)
     try:
         async with contextmanager_in_threadpool(service.objects.create(f"uploads/{dataset_id}")) as file:
-            received = await receive(request, file, max_bytes=max_bytes)
+            received = await receive(request, file, max_bytes=max_bytes, writers=service.upload_writers)
         asked = name, retention_days
         answer = await run_in_threadpool(_complete, service, caller, dataset_id, received, asked, idempotency_key)
     except BaseException:
@@ -203,7 +207,7 @@ def list_datasets(service: ServiceDep, caller: Reader, limit: Limit = 50, after:
     "/v1/datasets/{dataset_id}",
     response_model=DatasetView,
     summary="Read what was understood of a data set",
-    responses=responses(401, 403, 404, 410, 422),
+    responses=responses(401, 403, 404, 410, 422, also=WITH_ETAG),
 )
 async def get_dataset(
     dataset_id: str,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from app.domain.errors import BadRequest
@@ -78,6 +78,12 @@ class StrictModel(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        """Take ``32.0`` for a whole number, as JSON does, which has one kind of number alone."""
+        return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class ListOf(BaseModel, Generic[Item]):

@@ -1,6 +1,5 @@
 """/v1/selections/{id}/events: server-sent events, one for each revision, resumable by Last-Event-ID."""
 
-import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
@@ -19,8 +18,22 @@ from app.storage.repositories.selections import Selections
 
 router = APIRouter(tags=["selections"])
 
-_LOOK_EVERY_SECONDS = 0.25
+_LISTENING_SECONDS = 1.0
+"""How long nothing may happen before it is looked whether anybody still listens."""
 _KEEP_ALIVE_SECONDS = 15.0
+_EVENT_SCHEMA = {
+    "type": "object",
+    "required": ["id", "event", "data"],
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+$", "description": "The revision."},
+        "event": {"type": "string", "enum": ["revision", "end"]},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/SelectionView"},
+        },
+    },
+}
 
 
 @router.get(
@@ -28,7 +41,7 @@ _KEEP_ALIVE_SECONDS = 15.0
     summary="Watch a selection",
     response_class=StreamingResponse,
     responses=responses(
-        401, 403, 404, 410, 422, also={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+        401, 403, 404, 410, 422, also={200: {"content": {"text/event-stream": {"itemSchema": _EVENT_SCHEMA}}}}
     ),
 )
 async def watch_selection(
@@ -48,7 +61,7 @@ async def watch_selection(
 async def _events(
     request: Request, service: Service, caller: Caller, selection: SelectionView, known: int
 ) -> AsyncIterator[str]:
-    sent_at = time.monotonic()
+    sent_at, mark = time.monotonic(), None
     while True:
         ended = selection.status in SELECTION_TERMINAL
         if selection.revision > known or ended:
@@ -57,11 +70,10 @@ async def _events(
         if ended:
             return
         while True:
-            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+            seen, mark = mark, await service.changes.after(mark, selection.id, _LISTENING_SECONDS)
             if await request.is_disconnected():
                 return
-            revision = await run_in_threadpool(_revision, service, caller, selection.id)
-            if revision > known:
+            if mark != seen and await run_in_threadpool(_revision, service, caller, selection.id) > known:
                 break
             if time.monotonic() - sent_at > _KEEP_ALIVE_SECONDS:
                 sent_at = time.monotonic()

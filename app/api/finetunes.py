@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.api.access import Reader, ServiceDep, Writer
 from app.api.envelopes import After, Limit, ListOf, Name, Notice, Progress, RetentionDays, StrictModel, Text
 from app.api.idempotency import IdempotencyKeyHeader, answer_once
-from app.api.polling import IfNoneMatch, Wait, answer_poll, point_to_job
+from app.api.polling import ASKED_FOR, WITH_ETAG, IfNoneMatch, Wait, answer_poll, point_to_job
 from app.api.problems import JobError, responses
 from app.api.recipes import RecipeRequest
 from app.domain.errors import Conflict, NotFound
@@ -167,7 +167,7 @@ def read_view(session: Session, row: Finetune) -> FinetuneView:
     status_code=202,
     response_model=FinetuneView,
     summary="Fine-tune models on a data set",
-    responses=responses(400, 401, 403, 404, 409, 410, 413, 422),
+    responses=responses(400, 401, 403, 404, 409, 410, 413, 422, also=ASKED_FOR),
 )
 def create_finetune(
     request: FinetuneRequest,
@@ -216,7 +216,7 @@ def list_finetunes(service: ServiceDep, caller: Reader, limit: Limit = 50, after
     "/v1/finetunes/{finetune_id}",
     response_model=FinetuneView,
     summary="Poll a fine-tune",
-    responses=responses(401, 403, 404, 410, 422),
+    responses=responses(401, 403, 404, 410, 422, also=WITH_ETAG),
 )
 async def get_finetune(
     finetune_id: str,

@@ -32,6 +32,7 @@ from app.api import (
 )
 from app.api.access import Service
 from app.api.body_limit import MAX_MANIFEST_BYTES, LimitJsonBodies
+from app.api.changes import Changes
 from app.api.envelopes import refuse_unstorable_url
 from app.api.observe import Observe, traced_requests
 from app.api.query import KnownParameters
@@ -84,7 +85,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     objects = Objects(settings.objects_url, settings.s3)
     bell = make_bell(settings.broker_url)
-    api.state.service = Service(settings, database, objects, bell, rate_limits, last_uses)
+    api.state.service = Service(settings, database, objects, bell, rate_limits, last_uses, Changes(database))
     api.state.checks = health.Checks(api.state.service)
     api.state.metrics = metrics.Metrics(api.state.service, api.state.checks)
     problems.install(api)
@@ -94,8 +95,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     of_jobs = (datasets, selections, plan, results, explanations, forecasts, finetunes, events)
     for resource in (*of_jobs, *of_models, *of_tenants):
         api.include_router(resource.router, dependencies=[known_parameters])
-    for monitored in (health, metrics):
+    of_monitoring = (health, metrics)
+    for monitored in of_monitoring:
         api.include_router(monitored.router)  # monitoring may add to the query what it likes
+    routers = [resource.router for resource in (*of_jobs, *of_models, *of_tenants, *of_monitoring)]
+    api.state.methods = problems.methods_by_path(routers)
     api.add_middleware(
         LimitJsonBodies,
         upload_paths=frozenset({"/v1/datasets", "/v1/weights"}),

@@ -14,6 +14,7 @@ from app.api.health import OK, Checks
 from app.api.probe import Probe
 from app.metrics import ProcessState
 from app.storage.leases import JOB_KINDS
+from app.storage.repositories.deliveries import Backlog, backlog
 from app.storage.repositories.queue import Depth, depths
 from app.storage.repositories.workers import count_by_device
 from app.storage.tables import now
@@ -21,7 +22,7 @@ from app.storage.tables import now
 router = APIRouter(tags=["health"])
 log = structlog.get_logger()
 
-Queue = tuple[list[Depth], dict[str, int]]
+Queue = tuple[list[Depth], dict[str, int], Backlog]
 
 
 class Metrics:
@@ -42,14 +43,15 @@ class Metrics:
         registry.register(_Families(_checks(states)))
         try:
             if states["database"] == OK:
-                registry.register(_Families(_queue(*await self._queue.answer())))
+                found, workers, unsent = await self._queue.answer()
+                registry.register(_Families([*_queue(found, workers), *_webhooks(unsent)]))
         except (TimeoutError, SQLAlchemyError) as error:
             log.error("metrics.no_queue", error=str(error))
         return generate_latest(REGISTRY) + generate_latest(registry)
 
     def _read_queue(self) -> Queue:
         with self._service.database.read() as session:
-            return depths(session), count_by_device(session)
+            return depths(session), count_by_device(session), backlog(session)
 
 
 class _Families(Collector):
@@ -89,6 +91,23 @@ def _queue(found: list[Depth], workers: dict[str, int]) -> Iterable[Metric]:
     if not workers:
         alive.add_metric(["none"], 0)  # a sum over no series would be no number
     yield alive
+
+
+def _webhooks(found: Backlog) -> Iterable[Metric]:
+    age = 0.0 if found.oldest is None else max(0.0, (now() - found.oldest).total_seconds())
+    yield GaugeMetricFamily("foretune_webhook_messages", "Messages still to be delivered.", value=found.waiting)
+    yield GaugeMetricFamily("foretune_webhook_oldest_seconds", "Age of the oldest of them; 0: none.", value=age)
+    yield GaugeMetricFamily(
+        "foretune_webhook_late_seconds",
+        "How long the message that is due for longest has been so; one that pauses after a failure is not due.",
+        value=found.late_seconds,
+    )
+    webhooks = GaugeMetricFamily(
+        "foretune_webhooks", "Webhooks: active, failing (nothing arrives), disabled.", labels=["state"]
+    )
+    for state, count in found.webhooks.items():
+        webhooks.add_metric([state], count)
+    yield webhooks
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from app.api.access import Admin, Reader, ServiceDep
 from app.api.envelopes import After, JsonObject, Limit, ListOf, StrictModel, Text
 from app.api.model_constraints import ConstraintsQuery
-from app.api.polling import IfNoneMatch, Wait, answer_poll, point_to_job
+from app.api.polling import WITH_ETAG, IfNoneMatch, Wait, answer_poll, known_already, point_to_job
 from app.api.problems import JobError, responses
 from app.api.recent_callers import Caller
 from app.api.weights import refuse_missing_upload
@@ -151,7 +151,7 @@ _EXAMPLE = {
         403,
         413,
         422,
-        also={200: {"model": ModelView, "description": "This very version is registered already"}},
+        also=known_already(ModelView, "This very version is registered already"),
     ),
 )
 def register_model(
@@ -194,7 +194,7 @@ def list_models(
     "/v1/models/{model_id}",
     response_model=ModelView,
     summary="Read a model, its facts and its checks",
-    responses=responses(401, 403, 404, 422),
+    responses=responses(401, 403, 404, 422, also=WITH_ETAG),
 )
 async def get_model(
     model_id: str,

@@ -13,7 +13,7 @@ from app.api.model_constraints import ConstraintsQuery, ZooName
 from app.api.problems import responses
 from app.config import Settings
 from app.domain.errors import Conflict
-from app.domain.planning import ModelSpeed, Past, Plan, Work, estimate, plan
+from app.domain.speeds import ModelSpeed, Past, Plan, Work, estimate
 from app.scoring.registry import DEFAULT_SCORES, find
 from app.storage.repositories.measurements import devices_alive, past_evaluations, speed_of
 
@@ -75,6 +75,8 @@ def plan_selection(
     zoo: Annotated[ZooName | None, Query(description="Only members of this part of the zoo.")] = None,
 ) -> PlanView:
     """Foretell how long a selection takes, from what admission measured and what past evaluations took."""
+    from app.domain.planning import plan  # here, for it loads numpy
+
     settings = service.settings
     with service.database.read() as session:
         queue = choose_models(session, None, constraints, zoo)

@@ -1,11 +1,11 @@
 """How a job is polled: an ETag for what is known already, ``?wait=`` for not asking again and again."""
 
-import asyncio
 import time
 from collections.abc import Callable
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Header, Query, Response
+from pydantic import BaseModel
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -26,7 +26,22 @@ Wait = Annotated[
 Row = TypeVar("Row")
 Row_co = TypeVar("Row_co", covariant=True)
 
-_LOOK_EVERY_SECONDS = 0.1
+_ETAG = {"ETag": {"description": "Names this state.", "required": True, "schema": {"type": "string"}}}
+WITH_ETAG: dict[int | str, dict[str, Any]] = {
+    200: {"headers": _ETAG},
+    304: {"description": "The state is still the one that If-None-Match names", "headers": _ETAG},
+}
+"""How the answers to a poll are documented."""
+
+_LOCATION = {"description": "Where it can be polled.", "required": True, "schema": {"type": "string"}}
+_RETRY_AFTER = {"description": "Seconds until that is worth it.", "required": True, "schema": {"type": "integer"}}
+ASKED_FOR: dict[int | str, dict[str, Any]] = {202: {"headers": {"Location": _LOCATION, "Retry-After": _RETRY_AFTER}}}
+"""How the answer is documented that takes a job on."""
+
+
+def known_already(model: type[BaseModel], description: str) -> dict[int | str, dict[str, Any]]:
+    """Return how the two answers are documented: of what is taken on, and of what was asked for before."""
+    return {**ASKED_FOR, 200: {"model": model, "description": description, "headers": {"Location": _LOCATION}}}
 
 
 class Jobs(Protocol[Row_co]):
@@ -116,17 +131,19 @@ async def answer_poll(
         return Response(body, media_type="application/json", headers={"ETag": etag(revision)})
 
     if wait:
-        await _hold(look, known, wait)
+        await _hold(service, job_id, look, known, wait)
     return await run_in_threadpool(tell)
 
 
-async def _hold(look: Callable[[], tuple[int, bool]], known: str | None, seconds: float) -> None:
+async def _hold(
+    service: Service, job_id: str, look: Callable[[], tuple[int, bool]], known: str | None, seconds: float
+) -> None:
     """Hold until a job has ended or, for a caller who knows a state of it, has news; or ``seconds`` are over."""
-    deadline = time.monotonic() + seconds
+    deadline, mark = time.monotonic() + seconds, None
     while True:
         revision, ended = await run_in_threadpool(look)
         has_news = known is not None and not is_known(revision, known)
         remaining = deadline - time.monotonic()
         if has_news or ended or remaining <= 0:
             return
-        await asyncio.sleep(min(_LOOK_EVERY_SECONDS, remaining))
+        mark = await service.changes.after(mark, job_id, remaining)

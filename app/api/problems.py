@@ -1,21 +1,22 @@
 """Errors as RFC 9457 problems: ``application/problem+json`` with a stable code, the field at fault and a hint."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from prometheus_client import Counter
 from pydantic import BaseModel
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from app.api.body_limit import BodyTooLarge
-from app.domain.errors import BadRequest, ForetuneError, TooManyRequests, Unavailable
-from app.storage.full_disk import is_out_of_room, storage_full
+from app.domain.errors import BadRequest, ForetuneError, TooManyRequests
+from app.storage.outage import database_unavailable, is_away, is_in_trouble
 
 log = structlog.get_logger()
 
@@ -52,6 +53,14 @@ class Problem(BaseModel):
 
 
 _PROBLEM_SCHEMA = Problem.model_json_schema()
+_SECONDS = {"description": "Seconds to wait before asking again.", "required": True, "schema": {"type": "integer"}}
+_HEADERS = {
+    401: {"WWW-Authenticate": {"description": "`Bearer`.", "required": True, "schema": {"type": "string"}}},
+    429: {"Retry-After": _SECONDS},
+    503: {"Retry-After": _SECONDS},
+}
+_ANYWHERE = (429, 503, 507)
+"""Too many requests, an outage, and a full disk: PostgreSQL may need room to read, too."""
 
 
 class JobError(BaseModel):
@@ -80,13 +89,14 @@ def respond(request: Request, error: ForetuneError, headers: Mapping[str, str] |
 
 
 def responses(*statuses: int, also: dict[int | str, dict[str, Any]] | None = None) -> dict[int | str, dict[str, Any]]:
-    """Document the problems a route may answer with, besides 429 and 503, and ``also`` its other answers."""
+    """Document the problems a route may answer with, besides those of any route, and ``also`` its other answers."""
     return (also or {}) | {
         status: {
             "description": _TITLES[status],
             "content": {"application/problem+json": {"schema": _PROBLEM_SCHEMA}},
+            "headers": _HEADERS.get(status, {}),
         }
-        for status in (*statuses, 429, 503)
+        for status in (*statuses, *_ANYWHERE)
     }
 
 
@@ -95,7 +105,7 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(ForetuneError, _foretune_error)
     api.add_exception_handler(RequestValidationError, _validation_error)
     api.add_exception_handler(HTTPException, _http_error)
-    api.add_exception_handler(OperationalError, _database_error)
+    api.add_exception_handler(DBAPIError, _database_error)
     api.add_exception_handler(PoolTimeout, _database_error)
     api.add_exception_handler(Exception, _unexpected_error)
 
@@ -156,17 +166,29 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
         hint=error.hint if isinstance(error, BodyTooLarge) else "The routes are listed at /docs.",
         status=error.status_code,
     )
-    return respond(request, known, error.headers)
+    headers = error.headers
+    if error.status_code == 405:  # the routing itself names the methods of one route of several that have this path
+        methods = request.app.state.methods.get(getattr(request.scope.get("route"), "path", None))
+        headers = {"Allow": ", ".join(methods)} if methods else headers
+    return respond(request, known, headers)
+
+
+def methods_by_path(routers: Iterable[APIRouter]) -> dict[str, list[str]]:
+    """Return which methods the routes of each path take together."""
+    methods: dict[str, list[str]] = {}
+    for route in (route for router in routers for route in router.routes):
+        assert isinstance(route, APIRoute)
+        methods.setdefault(route.path, []).extend(sorted(route.methods or ()))
+    return methods
 
 
 def _database_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, SQLAlchemyError)
+    if not (isinstance(error, OperationalError) or is_away(error) or is_in_trouble(error)):
+        raise error
     log.error("database.unavailable", error=str(error), path=request.url.path)
-    if is_out_of_room(error):
-        return respond(request, storage_full("The database", "on the disk of the database"))
-    down = Unavailable(
-        "database_unavailable", "The database does not answer.", hint="Try again in a few seconds; see /readyz."
-    )
-    return respond(request, down, {"Retry-After": "5"})
+    told = database_unavailable(error)
+    return respond(request, told, {"Retry-After": "5"} if told.http_status == 503 else None)
 
 
 def _unexpected_error(request: Request, error: Exception) -> JSONResponse:

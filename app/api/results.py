@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from app.api.access import Reader, ServiceDep
 from app.api.envelopes import Notice
 from app.api.forecasts import ForecastTime, as_time
-from app.api.polling import IfNoneMatch, etag, is_known, not_modified
+from app.api.polling import WITH_ETAG, IfNoneMatch, etag, is_known, not_modified
 from app.api.problems import JobError, responses
 from app.domain.states import SELECTION_TERMINAL
 from app.scoring.registry import RANKED_BY
@@ -27,6 +27,12 @@ _FORECAST = [
     *("forecast_cost", "forecast_error"),
 ]
 _VERIFIED = ["verified", "verified_accuracy", "verified_accuracy_low", "verified_accuracy_high"]
+
+
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    **WITH_ETAG,
+    200: {**WITH_ETAG[200], "content": {"text/csv": {"schema": {"type": "string"}}}},
+}
 
 
 class ShuffledLabels(BaseModel):
@@ -69,6 +75,17 @@ class Verified(BaseModel):
     error: JobError | None
 
 
+class PrecisionView(BaseModel):
+    """In which precision a model's features were computed, and how that was checked against float32."""
+
+    used: str = Field(description="`float32`, `float16` or `bfloat16`.")
+    wanted: str | None = Field(default=None, description="The reduced precision that was tried; null: none was.")
+    images: int | None = Field(default=None, description="How many were computed in both.")
+    relative_error: float | None = Field(default=None, description="Of how much images differ: 0.01 is one percent.")
+    same_neighbours: float | None = Field(default=None, description="Share of them whose nearest neighbour stayed.")
+    reason: str | None = Field(default=None, description="Why float32 was used instead.")
+
+
 class RankedModel(BaseModel):
     """One row of the ranking; `rank` is null until the model is evaluated."""
 
@@ -90,6 +107,7 @@ class RankedModel(BaseModel):
     forecast: ForecastTime | None = Field(description="Of fine-tuning, where the selection has a target.")
     forecast_error: JobError | None = Field(description="Why there is no forecast.")
     verified: Verified | None = Field(description="Measured by really fine-tuning the model, where `verify` asked to.")
+    precision: PrecisionView | None = Field(description="Null until the model is evaluated.")
     seconds: dict[str, float] | None
     cached: bool | None
     status: str
@@ -115,7 +133,7 @@ class Results(BaseModel):
     "/v1/selections/{selection_id}/results",
     response_model=Results,
     summary="Read the ranking",
-    responses=responses(401, 403, 404, 410, 422, also={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}}),
+    responses=responses(401, 403, 404, 410, 422, also=_ANSWERS),
 )
 def get_results(
     selection_id: str,
@@ -195,6 +213,7 @@ def _row(selection: Selection, proof: Finetune | None, evaluation: Evaluation, m
         forecast=forecast,
         forecast_error=forecast_error,
         verified=_verified(proof, model),
+        precision=PrecisionView(**result["precision"]) if "precision" in result else None,
         seconds=result.get("seconds"),
         cached=result.get("cached"),
         status=evaluation.state,

@@ -13,7 +13,7 @@ from app.api.chosen_models import choose_models
 from app.api.envelopes import After, Limit, ListOf, Name, Notice, RetentionDays, StrictModel, Text
 from app.api.idempotency import IdempotencyKeyHeader, answer_once
 from app.api.model_constraints import ConstraintsRequest
-from app.api.polling import IfNoneMatch, Wait, answer_poll, point_to_job
+from app.api.polling import ASKED_FOR, WITH_ETAG, IfNoneMatch, Wait, answer_poll, point_to_job
 from app.api.problems import JobError, responses
 from app.api.recent_callers import Caller
 from app.api.recipes import HardwareRequest, RecipeRequest, TargetRequest
@@ -134,7 +134,7 @@ class SelectionView(BaseModel):
     target: dict[str, Any] | None = Field(description="The fine-tuning that is forecast.")
     verify: dict[str, Any] | None = Field(description="The fine-tuning of the first models that is really done.")
     proof: Proof | None = Field(description="Of `verify`, once all models are ranked.")
-    worker_seconds: float = Field(description="Spent so far.")
+    worker_seconds: float = Field(description="Spent so far; time alone is no new revision.")
     verdict: str | None
     stability: dict[str, Any] | None
     created_at: datetime
@@ -219,7 +219,7 @@ def _viewer(session: Session, rows: Sequence[Selection]) -> Callable[[Selection]
     status_code=202,
     response_model=SelectionView,
     summary="Rank the zoo on a data set",
-    responses=responses(400, 401, 403, 404, 409, 410, 413, 422),
+    responses=responses(400, 401, 403, 404, 409, 410, 413, 422, also=ASKED_FOR),
 )
 def create_selection(
     request: SelectionRequest,
@@ -309,7 +309,7 @@ def list_selections(
     "/v1/selections/{selection_id}",
     response_model=SelectionView,
     summary="Poll a selection",
-    responses=responses(401, 403, 404, 410, 422),
+    responses=responses(401, 403, 404, 410, 422, also=WITH_ETAG),
 )
 async def get_selection(
     selection_id: str,

@@ -24,7 +24,7 @@ _Whole = Annotated[int, Field(ge=0, lt=2**31)]
 class QuotasRequest(StrictModel):
     """Limits; null is none."""
 
-    bytes: Annotated[int, Field(ge=0, lt=2**63)] | None = Field(default=None, description="Of uploaded archives.")
+    bytes: Annotated[int, Field(ge=0, le=10**18)] | None = Field(default=None, description="Of uploaded archives.")
     datasets: _Whole | None = None
     open_selections: _Whole | None = None
     open_finetunes: _Whole | None = Field(default=None, description="Besides those that prove a selection.")

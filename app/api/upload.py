@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from app.api.envelopes import MAX_NAME_LENGTH, is_storable
@@ -36,15 +36,21 @@ class Received:
     name: str | None
 
 
-async def receive(request: Request, target: Target, *, max_bytes: int) -> Received:
+async def receive(request: Request, target: Target, *, max_bytes: int, writers: CapacityLimiter) -> Received:
     """Write the uploaded file to ``target``: the multipart field ``file``, or the raw body.
+
+    Args:
+        request: whose body it is.
+        target: where the bytes go.
+        max_bytes: that the file may have.
+        writers: the threads that write; they are not those of other requests.
 
     Raises:
         PayloadTooLarge: ``upload_too_large``.
         BadRequest: ``missing_file``, ``empty_upload``, ``upload_incomplete``, ``malformed_multipart``,
             ``unknown_field``, ``invalid_request``.
     """
-    sink = _Sink(target, max_bytes)
+    sink = _Sink(target, max_bytes, writers)
     kind, options = parse_options_header(request.headers.get("content-type"))
     is_form = kind == b"multipart/form-data"
     chunks = _at_most(max_bytes, request, overhead=_MAX_FORM_BYTES if is_form else 0)
@@ -132,6 +138,7 @@ class _Sink:
 
     target: Target
     max_bytes: int
+    writers: CapacityLimiter
     size: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
     _block: bytearray = field(default_factory=bytearray)
@@ -146,7 +153,7 @@ class _Sink:
 
     async def flush(self) -> None:
         block, self._block = self._block, bytearray()
-        await run_in_threadpool(self._store, block)
+        await to_thread.run_sync(self._store, block, limiter=self.writers)
 
     def _store(self, block: bytearray) -> None:
         self.digest.update(block)

@@ -28,6 +28,7 @@ _BODY = {
                     "type": "object",
                     "required": ["file"],
                     "properties": {"file": {"type": "string", "format": "binary"}},
+                    "additionalProperties": False,
                 }
             },
         },
@@ -80,7 +81,7 @@ class _Checked:
     summary="Upload a safetensors file",
     openapi_extra=_BODY,
     responses=responses(
-        *(400, 401, 403, 413, 422, 507),
+        *(400, 401, 403, 413, 422),
         also={200: {"model": WeightsView, "description": "These bytes were uploaded before"}},
     ),
 )
@@ -89,7 +90,8 @@ async def upload_weights(request: Request, response: Response, service: ServiceD
     header, draft = SafetensorsHeader(), f"weights/incoming/{uuid.uuid4().hex}"
     objects = service.objects
     async with contextmanager_in_threadpool(objects.create(draft)) as file:
-        received = await receive(request, _Checked(file, header), max_bytes=service.settings.max_upload_bytes)
+        checked, most = _Checked(file, header), service.settings.max_upload_bytes
+        received = await receive(request, checked, max_bytes=most, writers=service.upload_writers)
         tensors = await run_in_threadpool(header.check, received.size)
     key = uploaded_weights(received.sha256)
     is_known = await run_in_threadpool(objects.exists, key)

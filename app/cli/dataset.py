@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.options import AsJson, DatasetName
+from app.cli.options import AsJson, DatasetName, ExpiresInDays
 from app.cli.session import session
 
 if TYPE_CHECKING:
@@ -22,13 +22,14 @@ _FILES_READ = 200
 def add(
     path: Annotated[Path, typer.Argument(help="A zip, tar or tar.gz of class folders, or the folder that holds them.")],
     name: Annotated[str | None, typer.Option(help="A name for people; by default the file's.")] = None,
+    expires_in_days: ExpiresInDays = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload labelled images, wait until they are checked, and show what was understood."""
     from app.cli.following import upload
 
     with session(as_json=as_json) as (terminal, client):
-        dataset = upload(terminal, client, path, name)
+        dataset = upload(terminal, client, path, name, retention_days=expires_in_days)
         show_dataset(terminal, client, dataset)
         terminal.note(f"Rank models on it: foretune select {dataset.id}")
 

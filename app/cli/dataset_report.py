@@ -24,7 +24,8 @@ def dataset_report(dataset: Dataset, left_out: Iterable[FileOutcome] = ()) -> Re
         return Group(title, facts(told))
     if dataset.detected is None:
         return title
-    return Group(title, facts(_understood(dataset.id, dataset.detected, left_out)))
+    expiry = [] if dataset.expires_at is None else [("expires", dataset.expires_at)]
+    return Group(title, facts([*_understood(dataset.id, dataset.detected, left_out), *expiry]))
 
 
 def _understood(

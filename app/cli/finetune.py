@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.options import AsJson, DatasetName, NoWait
+from app.cli.options import AsJson, DatasetName, ExpiresInDays, NoWait
 from app.cli.session import session
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def start(
         ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="A name for people; by default the data set's.")] = None,
+    expires_in_days: ExpiresInDays = None,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -66,7 +67,9 @@ def start(
         (check_file if _is_one_file(output) else check_folder)(output)
     with session(as_json=as_json) as (terminal, client):
         dataset_id = find_dataset(client, dataset).id
-        made = client.finetunes.create(dataset_id, model, recipe=recipe, budget_seconds=budget, name=name)
+        made = client.finetunes.create(
+            dataset_id, model, recipe=recipe, budget_seconds=budget, retention_days=expires_in_days, name=name
+        )
         for warning in made.warnings:
             terminal.note(f"{warning.detail} ({warning.code})", style="yellow")
         if no_wait:

@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from app.cli.forecast import duration
-from app.cli.tables import listing
+from app.cli.tables import facts, listing
 from app.cli.terminal import printable
 from app.client import Finetune, TunedModel
 
@@ -16,7 +16,8 @@ _COLUMNS = ("model", "verdict", "test accuracy", "learning rate", "steps", "time
 def finetune_report(finetune: Finetune) -> RenderableType:
     """Return the models that have ended, the best first, with what the numbers mean and what went wrong."""
     title = Text.assemble((printable(finetune.name), "bold"), f"  {finetune.id}  {finetune.status}")
-    return Group(title, *_parts(finetune))
+    expiry = [] if finetune.expires_at is None else [facts([("expires", finetune.expires_at)])]
+    return Group(title, *expiry, *_parts(finetune))
 
 
 def _parts(finetune: Finetune) -> Iterator[RenderableType]:

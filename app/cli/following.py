@@ -11,7 +11,9 @@ from app.client import Dataset, Failure, Finetune, Foretune, JobFailed, Model, S
 _ARCHIVES = "Name a zip, tar or tar.gz of class folders, or the folder that holds them."
 
 
-def upload(terminal: Terminal, client: Foretune, path: Path, name: str | None) -> Dataset:
+def upload(
+    terminal: Terminal, client: Foretune, path: Path, name: str | None, *, retention_days: float | None = None
+) -> Dataset:
     """Upload an archive, or a folder packed into one, and return the data set once it is ready.
 
     Raises:
@@ -23,15 +25,17 @@ def upload(terminal: Terminal, client: Foretune, path: Path, name: str | None) -
     name = name or path.resolve().name
     if path.is_dir():
         with Bar(terminal, "packing") as packing, packed_folder(path, packing.update) as archive:
-            dataset = _send(terminal, client, archive, name)
+            dataset = _send(terminal, client, archive, name, retention_days)
     else:
-        dataset = _send(terminal, client, path, name)
+        dataset = _send(terminal, client, path, name, retention_days)
     return follow_dataset(terminal, client, dataset)
 
 
-def _send(terminal: Terminal, client: Foretune, source: Path | IO[bytes], name: str) -> Dataset:
+def _send(
+    terminal: Terminal, client: Foretune, source: Path | IO[bytes], name: str, retention_days: float | None
+) -> Dataset:
     with Bar(terminal, "uploading") as bar:
-        return client.datasets.upload(source, name, on_progress=bar.update)
+        return client.datasets.upload(source, name, retention_days=retention_days, on_progress=bar.update)
 
 
 def follow_dataset(terminal: Terminal, client: Foretune, dataset: Dataset) -> Dataset:

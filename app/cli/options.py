@@ -10,3 +10,6 @@ DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="Id or name 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Id or name of a model.")]
 SelectionId = Annotated[str, typer.Argument(metavar="SELECTION", help="Id of a selection.")]
 Reason = Annotated[str | None, typer.Option(help="Why, for those who read the zoo.")]
+ExpiresInDays = Annotated[
+    float | None, typer.Option(metavar="DAYS", help="When it is deleted by itself; else as the service is set up.")
+]

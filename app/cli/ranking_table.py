@@ -177,6 +177,10 @@ def _legend(results: Results) -> str:
         )
     if images.get("near_duplicates"):
         lines.append(f"{images['near_duplicates']:,} near-duplicates count as one image with what they repeat.")
+    reduced = sorted({row.precision.used for row in results.data if row.precision} - {"float32"})
+    for precision in reduced:
+        names = _names([row for row in results.data if row.precision and row.precision.used == precision])
+        lines.append(f"Features computed in {precision}, after a check against float32: {names}.")
     if results.evidence.get("warnings"):
         lines.append("Scores warn of: " + ", ".join(results.evidence["warnings"]) + ".")
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import typer
 
 from app.cli.constraint_options import ModelFilter
 from app.cli.option_group import with_groups
-from app.cli.options import AsJson, DatasetName, NoWait, SelectionId
+from app.cli.options import AsJson, DatasetName, ExpiresInDays, NoWait, SelectionId
 from app.cli.session import session
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def select(
         bool, typer.Option("--watch", help="Also rank models that join the zoo later, in selections that follow.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="A name for people; by default the data set's.")] = None,
+    expires_in_days: ExpiresInDays = None,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -83,6 +84,7 @@ def select(
             target=False if target is None else {"value": target},
             hardware=hardware or None,
             verify=False if verify is None else proof,
+            retention_days=expires_in_days,
             name=name,
         )
         if no_wait:

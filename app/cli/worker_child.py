@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 _LOOK_EVERY_SECONDS = 0.5
 _PAUSE_SECONDS = 2.0
-_STOP_SECONDS = 30.0
+STOP_SECONDS = 30.0
 
 
 class Ending:
@@ -82,7 +82,7 @@ def _stop(children: "Sequence[_WorkerChild]", ending: Ending) -> bool:
     """End all children, and return whether every one ended in good order."""
     for child in children:
         child.ask_to_stop()
-    until, hurried = time.monotonic() + _STOP_SECONDS, False
+    until, hurried = time.monotonic() + STOP_SECONDS, False
     while any(child.is_alive for child in children) and time.monotonic() < until:
         if ending.is_urgent and not hurried:
             hurried = True

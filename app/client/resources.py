@@ -267,6 +267,17 @@ class Verified(Resource):
     error: JobError | None
 
 
+class Precision(Resource):
+    """In which precision a model's features were computed, and how far that was from float32 on a few images."""
+
+    used: str
+    wanted: str | None = None
+    images: int | None = None
+    relative_error: float | None = None
+    same_neighbours: float | None = None
+    reason: str | None = None
+
+
 class RankedModel(Resource):
     """One row of a ranking; ``rank`` is None until the model is evaluated."""
 
@@ -287,6 +298,7 @@ class RankedModel(Resource):
     forecast: ForecastTime | None = None
     forecast_error: JobError | None = None
     verified: Verified | None = None
+    precision: Precision | None = None
     seconds: dict[str, float] | None
     cached: bool | None
     status: str

@@ -260,13 +260,16 @@ def _told_apart(
     """
     fewest = math.log2(2 / (1 - level))
     apart_JJ = np.zeros(stderr_JJ.shape, dtype=bool)
+    excess_RJ = resampled_RJ - right_J / images
+    steps_RJ = np.empty_like(excess_RJ)  # filled anew for each candidate: fresh memory would take most of the time
     for j, right in enumerate(right_J):
-        observed_J = (right - right_J) / images
-        deviation_RJ = np.abs(resampled_RJ[:, [j]] - resampled_RJ - observed_J)
-        spread_J = np.sqrt((deviation_RJ**2).mean(axis=0))
-        steps_RJ = np.divide(deviation_RJ, spread_J, out=np.zeros_like(deviation_RJ), where=spread_J > _EQUAL)
+        np.subtract(excess_RJ, excess_RJ[:, [j]], out=steps_RJ)
+        np.abs(steps_RJ, out=steps_RJ)
+        spread_J = np.sqrt(np.einsum("rj,rj->j", steps_RJ, steps_RJ) / len(steps_RJ))
+        steps_RJ *= np.divide(1.0, spread_J, out=np.zeros_like(spread_J), where=spread_J > _EQUAL)
         threshold = float(np.quantile(steps_RJ.max(axis=1), level))
-        apart_JJ[j] = (np.abs(observed_J) > threshold * stderr_JJ[j]) & (np.abs(right - right_J) >= fewest)
+        beyond_J = np.abs(right - right_J) / images > threshold * stderr_JJ[j]
+        apart_JJ[j] = beyond_J & (np.abs(right - right_J) >= fewest)
     return apart_JJ
 
 

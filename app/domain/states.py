@@ -132,6 +132,6 @@ MODEL_EDGES = {
 SELECTION_TERMINAL = frozenset({SelectionState.DONE, SelectionState.FAILED, SelectionState.CANCELLED})
 FINETUNE_TERMINAL = frozenset({FinetuneState.DONE, FinetuneState.FAILED, FinetuneState.CANCELLED})
 
-RETRY_BUDGET = {"worker_lost": 3, "out_of_memory": 2, "storage_unavailable": 3, "storage_full": 3}
-RETRY_BUDGET |= {"hub_unavailable": 3, "source_unavailable": 3}
+RETRY_BUDGET = {"worker_lost": 3, "out_of_memory": 2, "device_failed": 2, "storage_unavailable": 3, "storage_full": 3}
+RETRY_BUDGET |= {"hub_unavailable": 3, "source_unavailable": 3, "database_unavailable": 3}
 """How often a job may be tried again after each error; every other error is final at once."""

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.storage.database import database_now
 from app.storage.fair_order import waiting_tenants
-from app.storage.leases import JobKind
+from app.storage.leases import JobKind, is_held, is_open
 from app.storage.tables import Model
 
 
@@ -39,7 +39,7 @@ def ring_due(session: Session, kind: JobKind, *, ring_again_seconds: float, limi
 def has_due(session: Session, kind: JobKind, *, ring_again_seconds: float, limit: int = 1000) -> bool:
     """Tell, without writing, whether a sweep would find anything to free or to ring."""
     table = kind.table
-    expired = select(table.id).where(table.state == kind.states.held, table.lease_expires_at < database_now())
+    expired = select(table.id).where(is_held(kind), table.lease_expires_at < database_now())
     return session.scalar(expired.limit(1)) is not None or bool(_due(session, kind, ring_again_seconds, limit))
 
 
@@ -60,15 +60,14 @@ def pass_on(session: Session, kind: JobKind, rung_id: str, taken_id: str) -> Non
 
 def _due(session: Session, kind: JobKind, ring_again_seconds: float, limit: int) -> list[str]:
     table: Any = kind.table
-    is_open = table.state == kind.states.open
     lost_before = database_now() - ring_again_seconds
     # The latest ones first: that reads no more than ``limit`` entries of the index, whatever the planner knows.
-    latest = select(table.rung_at).where(is_open, table.rung_at.is_not(None)).order_by(table.rung_at.desc())
+    latest = select(table.rung_at).where(is_open(kind), table.rung_at.is_not(None)).order_by(table.rung_at.desc())
     rung = latest.limit(limit).subquery()
     room = limit - (session.scalar(select(func.count()).where(rung.c.rung_at >= lost_before)) or 0)
     if room <= 0:
         return []
-    due = select(table.id).where(is_open, or_(table.rung_at.is_(None), table.rung_at < lost_before))
+    due = select(table.id).where(is_open(kind), or_(table.rung_at.is_(None), table.rung_at < lost_before))
     due = due.order_by(table.created_at, table.id)
     if kind.table is Model:
         return list(session.scalars(due.limit(room)))

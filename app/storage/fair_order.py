@@ -5,13 +5,11 @@ one with ten thousand. What finds its turn costs one look into an index for each
 there are: ``(state, tenant, created_at, id)``.
 """
 
-from typing import Any
-
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.storage.database import database_now
-from app.storage.leases import EVALUATION, FINETUNE, JobKind
+from app.storage.leases import EVALUATION, FINETUNE, JobKind, is_open
 from app.storage.repositories.worker_seconds import barred
 from app.storage.tables import Dataset, Evaluation, Finetune, Model, Tenant
 
@@ -24,7 +22,7 @@ def take_turn(session: Session, kind: JobKind) -> str | None:
     Whoever is about to serve the same tenant waits until the transaction ends, and then gets the next job.
     """
     if issubclass(kind.table, Model):
-        return session.scalar(select(Model.id).where(*_open(kind)).order_by(Model.created_at, Model.id).limit(1))
+        return session.scalar(select(Model.id).where(is_open(kind)).order_by(Model.created_at, Model.id).limit(1))
     tenant = next(iter(waiting_tenants(session, kind, limit=1)), None)
     if tenant is None:
         return None
@@ -36,14 +34,14 @@ def take_turn(session: Session, kind: JobKind) -> str | None:
         .execution_options(synchronize_session=False)
     )
     table = _owned(kind)
-    oldest = select(table.id).where(*_open(kind), table.tenant == tenant).order_by(table.created_at, table.id)
+    oldest = select(table.id).where(is_open(kind), table.tenant == tenant).order_by(table.created_at, table.id)
     return session.scalar(oldest.limit(1))
 
 
 def waits(session: Session, kind: JobKind) -> bool:
     """Tell, without writing, whether a job of a kind may begin."""
     if issubclass(kind.table, Model):
-        return session.scalar(select(Model.id).where(*_open(kind)).limit(1)) is not None
+        return session.scalar(select(Model.id).where(is_open(kind)).limit(1)) is not None
     return bool(waiting_tenants(session, kind, limit=1))
 
 
@@ -53,10 +51,10 @@ def waiting_tenants(session: Session, kind: JobKind, *, limit: int) -> list[str]
     Left out are those that are suspended and, where time is charged, those whose worker seconds of today are spent.
     """
     table = _owned(kind)
-    first = select(table.tenant).where(*_open(kind)).order_by(table.tenant).limit(1).scalar_subquery()
+    first = select(table.tenant).where(is_open(kind)).order_by(table.tenant).limit(1).scalar_subquery()
     # One look into the index after the other: counting all open jobs would read all of them.
     found = select(first.label("tenant")).cte("found", recursive=True)
-    after = select(table.tenant).where(*_open(kind), table.tenant > found.c.tenant).order_by(table.tenant).limit(1)
+    after = select(table.tenant).where(is_open(kind), table.tenant > found.c.tenant).order_by(table.tenant).limit(1)
     found = found.union_all(
         select(after.correlate(found).scalar_subquery().label("tenant")).where(found.c.tenant.is_not(None))
     )
@@ -67,10 +65,6 @@ def waiting_tenants(session: Session, kind: JobKind, *, limit: int) -> list[str]
         .order_by(func.coalesce(Tenant.served_at, 0.0), found.c.tenant)
     )
     return list(session.scalars(query.limit(limit)))
-
-
-def _open(kind: JobKind) -> list[Any]:
-    return [kind.table.state == kind.states.open]
 
 
 def _owned(kind: JobKind) -> type[Dataset] | type[Evaluation] | type[Finetune]:

@@ -13,11 +13,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import CursorResult, select, update
+from sqlalchemy import ColumnElement, CursorResult, literal, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.errors import ForetuneError
-from app.domain.states import DATASET_JOB, EVALUATION_JOB, FINETUNE_JOB, MODEL_JOB, RETRY_BUDGET, JobStates
+from app.domain.states import (
+    DATASET_GONE,
+    DATASET_JOB,
+    EVALUATION_JOB,
+    FINETUNE_JOB,
+    MODEL_JOB,
+    RETRY_BUDGET,
+    EvaluationState,
+    FinetuneState,
+    JobStates,
+)
 from app.storage.database import database_now
 from app.storage.repositories.model_events import record_end_of_checks
 from app.storage.repositories.outbox import tell_dataset_end, tell_finetune_end
@@ -44,6 +54,19 @@ FINETUNE = JobKind("finetune", Finetune, FINETUNE_JOB, on_end=tell_finetune_end)
 JOB_KINDS = (DATASET, MODEL, EVALUATION, FINETUNE)
 
 _FREE: dict[str, Any] = {"lease_token": None, "lease_holder": None, "lease_expires_at": None, "rung_at": None}
+
+
+def is_open(kind: JobKind) -> ColumnElement[bool]:
+    """Return the condition that a job waits.
+
+    The state is part of the SQL: an index of some states alone serves no query that has its state as a parameter.
+    """
+    return kind.table.state == literal(str(kind.states.open), literal_execute=True)
+
+
+def is_held(kind: JobKind) -> ColumnElement[bool]:
+    """Return the condition that a worker holds a job, its state as in ``is_open``."""
+    return kind.table.state == literal(str(kind.states.held), literal_execute=True)
 
 
 class LeaseLost(Exception):
@@ -137,9 +160,13 @@ def fail(session: Session, lease: Lease, error: ForetuneError, **values: Any) ->
     return ended
 
 
-def give_back(session: Session, lease: Lease) -> None:
-    """Open a job again without counting a failure: the worker was asked to stop."""
-    _update(
+def give_back(session: Session, lease: Lease) -> bool:
+    """Open a job again without counting a failure: it is not the job's that the worker cannot go on.
+
+    Returns:
+        False where nothing was to be opened: the job is another worker's, or has ended.
+    """
+    opened = _update(
         session,
         lease.kind,
         _held(lease),
@@ -148,6 +175,16 @@ def give_back(session: Session, lease: Lease) -> None:
         progress=None,
         revision=lease.kind.table.revision + 1,
     )
+    return bool(opened)
+
+
+def is_called_off(session: Session, lease: Lease) -> bool:
+    """Tell of a lost lease whether users ended the job, by a cancel, a withdrawal or a deletion; else it ran out."""
+    table = lease.kind.table
+    row = session.execute(select(table.state, table.error).where(table.id == lease.id)).one_or_none()
+    if row is None or (row.error or {}).get("code") == "model_withdrawn":
+        return True
+    return row.state in DATASET_GONE | {EvaluationState.CANCELLED, FinetuneState.CANCELLED}
 
 
 def free_expired(session: Session, kind: JobKind) -> list[str]:
@@ -168,7 +205,7 @@ def _held(lease: Lease) -> list[Any]:
 def _free(session: Session, kind: JobKind, which: Any, why: str) -> list[str]:
     table = kind.table
     columns = table.id, table.lease_token, table.progress
-    rows = session.execute(select(*columns).where(table.state == kind.states.held, which)).all()
+    rows = session.execute(select(*columns).where(is_held(kind), which)).all()
     freed = []
     for job_id, token, progress in rows:
         during = f" while it was at {progress['stage']}" if progress and progress.get("stage") else ""

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 
 from app.storage.database import Database
-from app.storage.objects import Objects
+from app.storage.objects import Objects, uploaded_weights
+from app.storage.repositories.audit import NOBODY, record
 from app.storage.repositories.finetunes import kept_objects
 from app.storage.repositories.models import uploads_named
 
@@ -33,9 +34,9 @@ class Leftovers:
 
     def delete(self) -> int:
         """Delete all of it, and return how many objects that were."""
-        return self._delete_of_finetunes() + self._delete_weights()
+        return self.delete_of_finetunes() + self.delete_weights()
 
-    def _delete_weights(self) -> int:
+    def delete_weights(self) -> int:
         """Delete uploaded weights that no model names and that were uploaded more than a day ago."""
         old = [key for key in set(self._objects.keys(_WEIGHTS)) - self._named if self._is_old(key)]
         if not old:
@@ -44,7 +45,14 @@ class Leftovers:
         with self._database.read() as session:
             named = uploads_named(session, sorted(by_digest))
         self._named |= {by_digest[sha256] for sha256 in named}
-        unnamed = by_digest.keys() - named
+        unnamed = sorted(by_digest.keys() - named)
+        if not unnamed:
+            return 0
+        # Told first: a process that is killed in between leaves a line too many, not one too few.
+        with self._database.write() as session:
+            for sha256 in unnamed:
+                if by_digest[sha256] == uploaded_weights(sha256):  # not what is left of a torn upload
+                    record(session, actor="service", tenant=NOBODY, action="weights_deleted", target=sha256)
         for sha256 in unnamed:
             self._objects.delete(by_digest[sha256])
         return len(unnamed)
@@ -55,7 +63,7 @@ class Leftovers:
         except FileNotFoundError:
             return False  # an upload that has just got its name
 
-    def _delete_of_finetunes(self) -> int:
+    def delete_of_finetunes(self) -> int:
         """Delete every object of an ended fine-tune that its result does not name, and return how many these were."""
         # Listed before the states are read: no result comes to name what is listed once its fine-tune has ended.
         listed = set(self._objects.keys(_FOLDER))

@@ -213,17 +213,18 @@ class Objects:
                     with suppress(FileNotFoundError):  # another worker's sweep was quicker
                         self._files.abort_mpu(bucket, upload["Key"], upload["UploadId"])
 
-    def check(self) -> None:
-        """Write and delete one byte."""
+    def check(self, size: int = 1) -> None:
+        """Write and delete an object of ``size`` bytes."""
         key = f"checks/{uuid.uuid4().hex}"
+        content = bytes(size)
         if self._is_local:
             with self.create(key) as file:
-                file.write(b".")
+                file.write(content)
             self.delete(key)
             return
         try:
             with reaching_store():
-                self._files.pipe_file(self._path(key), b".")
+                self._files.pipe_file(self._path(key), content)
                 self._files.rm_file(self._path(key))
         except FileNotFoundError as no_bucket:
             raise unavailable(no_bucket) from no_bucket

@@ -65,6 +65,14 @@ class Base(DeclarativeBase):
     }
 
 
+def _partial_index(name: str, *columns: str, where: str) -> Index:
+    """Return an index of some rows only.
+
+    It is used by queries whose SQL itself says which rows these are: a parameter may be anything to whoever plans.
+    """
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 class Tenant(Base):
     """Who owns data sets, selections and fine-tunes, and how much of each; a limit that is None is no limit.
 
@@ -284,6 +292,7 @@ class Selection(Requested, Base):
     ``race`` and ``looks`` are those of ``app.domain.racing``; without them each model sees all images at once.
     ``target`` is the training that is forecast for each model; ``verify`` how many of the first are really fine-tuned.
     ``ranked`` counts what the ranking knows: evaluations that ended, and looks before the last that did.
+    ``settled_at`` is when a worker last began to assemble the ranking, by the database's clock.
     ``constraints`` are those of ``app.domain.model_constraints``, ``zoo`` the name of the part of the zoo it is about.
     With ``watch``, a model that joins the zoo later is ranked too, by a selection that names this one as its previous.
     """
@@ -300,6 +309,7 @@ class Selection(Requested, Base):
     ranking: Mapped[Json | None]
     evaluations: Mapped[int]
     ranked: Mapped[int] = mapped_column(default=0)
+    settled_at: Mapped[float | None] = mapped_column(Float)
     race: Mapped[Json | None]
     looks: Mapped[list[int] | None]
     budget_seconds: Mapped[float | None] = mapped_column(Float)
@@ -336,7 +346,7 @@ class Evaluation(Leased, Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     tenant: Mapped[str]
     selection_id: Mapped[str] = mapped_column(ForeignKey("selections.id", ondelete="CASCADE"))
-    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"), index=True)
+    model_id: Mapped[str] = mapped_column(ForeignKey("models.id"))
     state: Mapped[str] = mapped_column(default=EvaluationState.QUEUED)
     look: Mapped[int] = mapped_column(default=0)
     result: Mapped[Json | None]
@@ -344,9 +354,17 @@ class Evaluation(Leased, Base):
 
     __table_args__ = (
         UniqueConstraint("selection_id", "model_id"),
-        Index("ix_evaluations_past", "ran_on", "created_at", "id"),
-        Index("ix_evaluations_work", "state", "tenant", "created_at", "id"),
-        Index("ix_evaluations_rung", "state", "rung_at"),
+        _partial_index("ix_evaluations_past", "ran_on", "created_at", "id", where="ran_on IS NOT NULL"),
+        _partial_index(
+            "ix_evaluations_work",
+            "state",
+            "tenant",
+            "created_at",
+            "id",
+            where="state = 'queued' OR state = 'running' OR state = 'waiting'",
+        ),
+        _partial_index("ix_evaluations_model", "model_id", "created_at", "id", where="state = 'queued'"),
+        _partial_index("ix_evaluations_rung", "state", "rung_at", where="state = 'queued' AND rung_at IS NOT NULL"),
     )
 
 

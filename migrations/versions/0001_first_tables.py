@@ -225,6 +225,7 @@ def upgrade() -> None:
         sa.Column("ranking", sa.JSON(), nullable=True),
         sa.Column("evaluations", sa.Integer(), nullable=False),
         sa.Column("ranked", sa.Integer(), nullable=False),
+        sa.Column("settled_at", sa.Float(), nullable=True),
         sa.Column("race", sa.JSON(), nullable=True),
         sa.Column("looks", sa.JSON(), nullable=True),
         sa.Column("budget_seconds", sa.Float(), nullable=True),
@@ -285,10 +286,34 @@ def upgrade() -> None:
         sa.UniqueConstraint("selection_id", "model_id", name=op.f("uq_evaluations_selection_id_model_id")),
     )
     with op.batch_alter_table("evaluations", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_evaluations_model_id"), ["model_id"], unique=False)
-        batch_op.create_index("ix_evaluations_past", ["ran_on", "created_at", "id"], unique=False)
-        batch_op.create_index("ix_evaluations_rung", ["state", "rung_at"], unique=False)
-        batch_op.create_index("ix_evaluations_work", ["state", "tenant", "created_at", "id"], unique=False)
+        batch_op.create_index(
+            "ix_evaluations_past",
+            ["ran_on", "created_at", "id"],
+            unique=False,
+            sqlite_where=sa.text("ran_on IS NOT NULL"),
+            postgresql_where=sa.text("ran_on IS NOT NULL"),
+        )
+        batch_op.create_index(
+            "ix_evaluations_work",
+            ["state", "tenant", "created_at", "id"],
+            unique=False,
+            sqlite_where=sa.text("state = 'queued' OR state = 'running' OR state = 'waiting'"),
+            postgresql_where=sa.text("state = 'queued' OR state = 'running' OR state = 'waiting'"),
+        )
+        batch_op.create_index(
+            "ix_evaluations_model",
+            ["model_id", "created_at", "id"],
+            unique=False,
+            sqlite_where=sa.text("state = 'queued'"),
+            postgresql_where=sa.text("state = 'queued'"),
+        )
+        batch_op.create_index(
+            "ix_evaluations_rung",
+            ["state", "rung_at"],
+            unique=False,
+            sqlite_where=sa.text("state = 'queued' AND rung_at IS NOT NULL"),
+            postgresql_where=sa.text("state = 'queued' AND rung_at IS NOT NULL"),
+        )
 
     op.create_table(
         "finetunes",
@@ -412,10 +437,10 @@ def downgrade() -> None:
 
     op.drop_table("finetunes")
     with op.batch_alter_table("evaluations", schema=None) as batch_op:
-        batch_op.drop_index("ix_evaluations_work")
         batch_op.drop_index("ix_evaluations_rung")
+        batch_op.drop_index("ix_evaluations_model")
+        batch_op.drop_index("ix_evaluations_work")
         batch_op.drop_index("ix_evaluations_past")
-        batch_op.drop_index(batch_op.f("ix_evaluations_model_id"))
 
     op.drop_table("evaluations")
     with op.batch_alter_table("selections", schema=None) as batch_op:

@@ -50,7 +50,7 @@ def test_the_upload_documents_both_of_its_bodies() -> None:
 def test_the_service_starts_without_the_compute() -> None:
     script = (
         "import sys, app.api.main; app.api.main.create_app();"
-        "heavy = {'torch', 'torchvision', 'timm', 'sklearn', 'scipy', 'pyarrow', 'PIL', 'workers', 'celery'};"
+        "heavy = {'torch', 'torchvision', 'timm', 'sklearn', 'scipy', 'numpy', 'pyarrow', 'PIL', 'workers', 'celery'};"
         "print(*sorted(heavy & set(sys.modules)))"
     )
     loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout

@@ -157,3 +157,20 @@ def test_metrics_tell_nobodys_secrets(service: RunningService, user: httpx.Clien
     assert "ready" not in " ".join(depths)
     assert values(told)['foretune_oldest_waiting_seconds{kind="dataset"}'] > 0
     assert values(told)['foretune_workers_alive{device="none"}'] == 0
+
+
+def test_metrics_tell_what_webhooks_wait_for(service: RunningService, user: httpx.Client) -> None:
+    hook = user.post("/v1/webhooks", json={"url": "https://example.com/"}).json()["links"]["self"]
+    assert user.post(f"{hook}/test").status_code == 202
+    time.sleep(1.1)  # an answer is good for a second
+    before = values(service.client().get("/metrics").text)
+    assert before["foretune_webhook_messages"] >= 1
+    assert before["foretune_webhook_oldest_seconds"] > 0
+    assert before["foretune_webhook_late_seconds"] > 0, "there is no worker"
+    user.patch(hook, json={"status": "disabled"})
+    time.sleep(1.1)
+    after = values(service.client().get("/metrics").text)
+    assert after["foretune_webhook_messages"] == before["foretune_webhook_messages"] - 1
+    for state, more in {"active": -1, "disabled": 1, "failing": 0}.items():
+        series = f'foretune_webhooks{{state="{state}"}}'
+        assert after[series] == before[series] + more

@@ -53,6 +53,19 @@ def test_a_selection_takes_numbers_for_numbers_only(user: httpx.Client, part: st
     assert_problem(post(user, "/v1/selections", SELECTION % part), 422, "invalid_request", param=param)
 
 
+@pytest.mark.parametrize("epochs", ["3", "3.0", "30e-1"])
+def test_a_whole_number_however_it_is_written(
+    service: RunningService, user: httpx.Client, tenant: str, epochs: str
+) -> None:
+    """JSON has one kind of number, and its schemas take 3.0 for an integer."""
+    add_zoo(service, "alpha")
+    dataset = make_ready(service, tenant)
+    body = f'{{"dataset": "{dataset}", "models": ["alpha"], "recipe": {{"epochs": {epochs}}}}}'
+    answer = post(user, "/v1/finetunes", body)
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["recipe"]["epochs"] == 3
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 @pytest.mark.parametrize(
     ("path", "body", "part", "param"),

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from sqlalchemy import insert, select, update
 
-from app.domain.planning import ModelSpeed, Work, estimate
+from app.domain.speeds import ModelSpeed, Work, estimate
 from app.domain.states import EvaluationState, ModelState
 from app.storage.repositories.workers import announce
 from app.storage.tables import Evaluation, Model, Selection

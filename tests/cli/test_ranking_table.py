@@ -112,3 +112,12 @@ def test_a_race_shows_on_how_many_images_each_place_rests() -> None:
 def test_a_spent_budget_is_named() -> None:
     results = ranking(row(1, "a", 1), row(None, "b", None, status="over_budget"))
     assert "Not evaluated, for the budget was spent: b." in "\n".join(lines(results, 100))
+
+
+def test_what_was_not_computed_in_float32_is_named() -> None:
+    reduced = {"used": "float16", "wanted": "float16", "images": 16, "relative_error": 0.004, "same_neighbours": 1.0}
+    refused = reduced | {"used": "float32", "reason": "features err by 9 %"}
+    rows = (row(1, "narrow", 1, precision=reduced), row(2, "wide", 1, precision=refused), row(3, "old", 1))
+    told = [line for line in lines(ranking(*rows), 160) if "float" in line]
+    assert told == ["Features computed in float16, after a check against float32: narrow."]
+    assert "float" not in " ".join(lines(ranking(*RANKED), 160))

@@ -4,13 +4,13 @@ from app.domain.finetuning import Recipe
 from app.storage import leases
 from app.storage.database import Database
 from app.storage.leases import EVALUATION, Lease
+from app.storage.repositories.due_rankings import unsettled
 from app.storage.repositories.finetunes import Finetunes
 from app.storage.repositories.models import Models
 from app.storage.repositories.selections import (
     Selections,
     evaluations_of,
     settle,
-    unsettled,
 )
 from app.storage.tables import Selection
 from tests.fixtures.rows import TENANT

@@ -12,8 +12,9 @@ from app.storage import doorbells, fair_order, leases
 from app.storage.database import Database
 from app.storage.leases import DATASET, EVALUATION, MODEL, JobKind
 from app.storage.repositories import worker_seconds
+from app.storage.repositories.evaluations import next_of_model
 from app.storage.repositories.models import Models
-from app.storage.repositories.selections import Selections, next_of_model
+from app.storage.repositories.selections import Selections
 from app.storage.repositories.tenants import Tenants
 from app.storage.tables import Evaluation, Model, now
 from tests.fixtures.rows import add_dataset, add_model, add_ready_dataset

@@ -10,9 +10,10 @@ from app.domain.states import FinetuneState, SelectionState
 from app.storage import leases
 from app.storage.database import Database
 from app.storage.leases import FINETUNE, Lease, LeaseLost
+from app.storage.repositories import selections
 from app.storage.repositories.datasets import Datasets, deleted_among
 from app.storage.repositories.finetunes import Finetunes, ProofProgress, charge, proof_of, proofs_of
-from app.storage.repositories.selections import Selections, evaluations_of, settle, touch
+from app.storage.repositories.selections import Selections, evaluations_of, settle
 from app.storage.tables import Finetune
 from tests.contract.racing import race
 from tests.contract.selection_steps import cancel, end, read, waiting
@@ -193,7 +194,7 @@ class TestProofs:
             for _ in range(10):
                 with database.write() as session:
                     charge(session, finetune_id, 1.0)
-                    touch(session, selection_id, spent_seconds=1.0)
+                    selections.charge(session, selection_id, 1.0, is_news=True)
 
         def watch() -> None:
             seen, ended = revision_and_end(database, selection_id)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, select, update
 
 from app.domain.finetuning import Recipe
 from app.domain.model_spec import ModelSpec
@@ -16,7 +16,7 @@ from app.storage.leftovers import Leftovers
 from app.storage.objects import Objects, uploaded_weights
 from app.storage.repositories.finetunes import Finetunes
 from app.storage.repositories.models import Models
-from app.storage.tables import Finetune
+from app.storage.tables import AuditEvent, Finetune
 from tests.contract.racing import race
 from tests.contract.test_purge import fill
 from tests.fixtures.rows import TENANT, add_ready_dataset, spec
@@ -131,6 +131,9 @@ class TestUploadedWeights:
         leftovers = Leftovers(database, objects)
         assert leftovers.delete() == 2
         assert objects.keys() == sorted(["datasets/a.parquet", named, young])
+        with database.read() as session:
+            (line,) = session.scalars(select(AuditEvent))
+        assert (line.actor, line.tenant, line.action, line.target) == ("service", "-", "weights_deleted", "2" * 64)
         asked: list[str] = []
         event.listen(database.engine, "before_cursor_execute", lambda *arguments: asked.append(arguments[2]))
         assert leftovers.delete() == 0

@@ -2,12 +2,14 @@
 
 import os
 import time
+import uuid
 from pathlib import Path
 
 import pytest
 from sqlalchemy import update
 
 from app.domain.states import DatasetState
+from app.s3_access import S3Access
 from app.storage.database import Database
 from app.storage.objects import Objects
 from app.storage.orphans import delete_orphans
@@ -121,3 +123,18 @@ def test_content_that_becomes_a_data_set_meanwhile_stays(database: Database, obj
 def test_another_store_that_is_empty(database: Database, objects: Objects) -> None:
     add_ready_dataset(database)
     assert delete_orphans(database, objects, older_than_seconds=0) == 0
+
+
+def test_a_bucket_is_tidied_as_a_folder_is(database: Database, s3_url: str) -> None:
+    bucket = Objects(f"s3://orphans-{uuid.uuid4().hex}", S3Access(s3_url, "key", "secret", 10))
+    bucket.prepare()
+    kept = add(database, bucket)
+    fill(bucket, *OF_NOBODY)
+    assert delete_orphans(database, bucket, older_than_seconds=DAY) == 0, "what is young may be of a newer database"
+    time.sleep(1.1)  # S3 tells when something was written by the second
+    assert delete_orphans(database, bucket, older_than_seconds=0) == 5
+    assert set(bucket.keys()) == {*CONTENT_KEYS, f"reports/{kept}.json"}
+    with database.write() as session:
+        Datasets(session, TENANT).delete(kept)
+    purge_deleted(database, bucket)
+    assert bucket.keys() == []

@@ -16,9 +16,9 @@ from app.storage.leases import DATASET, FINETUNE
 from app.storage.repositories import deliveries, selections
 from app.storage.repositories.finetunes import Finetunes
 from app.storage.repositories.selections import Selections
-from app.storage.repositories.webhooks import Webhooks
-from app.storage.tables import Selection
-from app.storage.webhook_tables import WebhookDelivery
+from app.storage.repositories.webhooks import Webhooks, disable
+from app.storage.tables import Selection, now
+from app.storage.webhook_tables import Webhook, WebhookDelivery
 from tests.contract.racing import race
 from tests.fixtures.rows import TENANT, add_dataset, add_ready_dataset, add_selection
 
@@ -319,3 +319,41 @@ class TestRevisions:
 
 def is_sorted(numbers: Sequence[int]) -> bool:
     return list(numbers) == sorted(numbers)
+
+
+class TestBacklog:
+    def test_what_is_still_to_be_sent_is_counted(self, database: Database) -> None:
+        with database.read() as session:
+            none = deliveries.backlog(session)
+        assert (none.waiting, none.oldest, none.late_seconds) == (0, None, 0.0)
+        assert none.webhooks == {"active": 0, "failing": 0, "disabled": 0}
+        webhook_id = add_webhook(database, "selection.completed")
+        other_id = add_webhook(database, "selection.completed")
+        for name in ("alpha", "beta"):
+            settle(database, add_selection(database, name)[0], 1, ended=True)
+        let_time_pass(database, 100)
+        assert send(database, webhook_id)
+        with database.read() as session:
+            found = deliveries.backlog(session)
+        assert found.waiting == 3
+        assert found.oldest is not None
+        assert 0 <= (now() - found.oldest).total_seconds() < 60
+        assert 100 <= found.late_seconds < 160
+        assert found.webhooks == {"active": 2, "failing": 0, "disabled": 0}
+
+        for _ in range(2):
+            with database.write() as session:
+                claimed = deliveries.claim(session, other_id, seconds=60)
+                assert claimed is not None
+                deliveries.note_failure(session, claimed, {}, retry_after=900, is_gone=False, patience_days=5)
+        assert send(database, webhook_id)
+        with database.read() as session:
+            found = deliveries.backlog(session)
+        assert (found.waiting, found.late_seconds) == (2, 0.0), "what pauses is not late"
+        assert found.webhooks == {"active": 1, "failing": 1, "disabled": 0}
+
+        with database.write() as session:
+            disable(session, session.get_one(Webhook, other_id), "The receiver answered 410 Gone.")
+        with database.read() as session:
+            found = deliveries.backlog(session)
+        assert (found.waiting, found.webhooks) == (0, {"active": 1, "failing": 0, "disabled": 1})

@@ -13,10 +13,10 @@ from app.storage.repositories.models import Models
 from app.storage.repositories.selections import (
     NextLook,
     Selections,
+    charge,
     is_spent,
     settle,
     stop_for_budget,
-    touch,
 )
 from tests.contract.racing import race
 from tests.contract.selection_steps import NAMES, cancel, claim, rank, read, states, waiting
@@ -101,7 +101,7 @@ class TestRacing:
 
         def spend(seconds: float) -> None:
             with database.write() as session:
-                touch(session, selection_id, spent_seconds=seconds)
+                charge(session, selection_id, seconds, is_news=True)
 
         race(*[partial(spend, 0.5) for _ in range(8)])
         with database.read() as session:
@@ -120,5 +120,5 @@ class TestRacing:
     def test_without_a_budget_nothing_is_ever_spent(self, database: Database) -> None:
         selection_id, _ = self.start(database)
         with database.write() as session:
-            touch(session, selection_id, spent_seconds=1e9)
+            assert charge(session, selection_id, 1e9, is_news=True) is None
             assert is_spent(session, selection_id) is None

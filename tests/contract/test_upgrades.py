@@ -1,16 +1,12 @@
-"""A database of an earlier release is brought to this one, by one process at a time, without blocking anybody long."""
+"""A database is brought to the schema of a release by one process at a time, without blocking anybody long."""
 
-import gzip
-import json
 import shutil
-import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -19,15 +15,10 @@ from app.domain.errors import Unavailable
 from app.storage import migrate
 from app.storage.database import Database
 from app.storage.migrate import MIGRATIONS, upgrade
-from app.storage.repositories.keys import Keys
 from app.storage.tables import Base
 from tests.contract.racing import race
 from tests.contract.schema_compatibility import Column, broken_by, schema_of
 from tests.fixtures.service import own_database
-
-RELEASES = sorted((Path(__file__).parents[1] / "data").glob("release-*.sql.gz"))
-UNUSED: frozenset[str] = frozenset()
-"""What the newest of the releases has in its schema and did not use any more: this release may drop it."""
 
 NEXT = """
 import sqlalchemy as sa
@@ -172,46 +163,6 @@ class TestSqliteCopies:
             assert connection.exec_driver_sql("SELECT count(*) FROM children").scalar() == 1
             assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
         database.close()
-
-
-class TestReleases:
-    @pytest.fixture(params=RELEASES, ids=[path.name.removesuffix(".sql.gz") for path in RELEASES])
-    def release(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Database, Path]]:
-        path = tmp_path / "foretune.db"
-        with sqlite3.connect(path) as connection:
-            connection.executescript(gzip.decompress(request.param.read_bytes()).decode())
-        connection.close()
-        database = Database(f"sqlite:///{path}")
-        yield database, request.param
-        database.close()
-
-    def test_it_is_upgraded_and_its_key_is_good(self, release: tuple[Database, Path]) -> None:
-        database, path = release
-        told = json.loads(path.with_name(path.name.replace(".sql.gz", ".json")).read_text())
-        with database.engine.connect() as connection:
-            rows = {table: count(connection, table) for table in schema_of(connection)}
-        upgrade(database)
-        with database.engine.connect() as connection:
-            context = MigrationContext.configure(connection, opts={"compare_type": True})
-            assert compare_metadata(context, Base.metadata) == []
-            kept = {table: count(connection, table) for table in rows if table in schema_of(connection)}
-        assert kept == {table: number for table, number in rows.items() if table in kept}
-        with database.read() as session:
-            assert "admin" in Keys(session, told["secret"].encode()).authenticate(told["key"]).row.scopes
-
-    def test_the_newest_one_can_run_beside_this_release(self, release: tuple[Database, Path]) -> None:
-        database, path = release
-        if path != RELEASES[-1]:
-            pytest.skip("only the release before runs beside this one")
-        with database.engine.connect() as connection:
-            before = schema_of(connection)
-        upgrade(database)
-        with database.engine.connect() as connection:
-            assert broken_by(before, schema_of(connection), unused=UNUSED) == []
-
-
-def count(connection, table: str) -> int:  # type: ignore[no-untyped-def]
-    return int(connection.exec_driver_sql(f'SELECT count(*) FROM "{table}"').scalar())
 
 
 class TestCompatibility:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fixtures import slow_forward
+from tests.fixtures import sabotage
 from tests.fixtures.processes import RunningService, running_service
 from tests.fixtures.story import finished, select, upload, wait_for, wait_for_zoo
 from tests.fixtures.tiny_zoo import ARCHITECTURES, tiny_zoo
@@ -55,7 +55,7 @@ def environment(tmp_path: Path, slow: Path) -> dict[str, str]:
         "FORETUNE_ZOO_MANIFEST": str(tiny_zoo(tmp_path)),
         "FORETUNE_THREADS": "1",
         "FORETUNE_TEST_SLOW": str(slow),
-        "PYTHONPATH": str(Path(slow_forward.__path__[0])),
+        "PYTHONPATH": str(Path(sabotage.__path__[0])),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from app.cli.worker_child import STOP_SECONDS
 from app.config import Settings
 from tests.fixtures.stack import COMPOSE, ROOT
 
@@ -66,7 +67,9 @@ def test_every_container_is_contained(compose: dict[str, Any]) -> None:
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["logging"]["options"]["max-size"], name
         assert service["restart"], name
+        assert service["logging"]["options"]["max-file"], name
         assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}, name
+        assert all("size=" in folder for folder in service["tmpfs"]), f"{name}: a tmpfs is memory"
         assert "inside" in service["networks"], name
         if name not in OURS:
             assert re.fullmatch(r"[a-z/]+:\d+[\w.-]+", service["image"]), f"{name}: of a version"
@@ -81,6 +84,23 @@ def test_api_and_workers_wait_for_the_migration(compose: dict[str, Any]) -> None
         awaited = compose["services"][name]["depends_on"]["migrate"]
         assert awaited == {"condition": "service_completed_successfully"}
     assert compose["services"]["migrate"]["depends_on"]["postgres"] == {"condition": "service_healthy"}
+
+
+def test_limits_are_those_of_the_shell_or_sensible(compose: dict[str, Any]) -> None:
+    plain = Settings()
+    for service in OURS:
+        for name, value in compose["services"][service]["environment"].items():
+            if value.startswith("${"):
+                found = re.fullmatch(r"\$\{(\w+):-(\d+)\}", value)
+                assert found is not None, value
+                assert found[1] == name
+                default = getattr(plain, name.removeprefix("FORETUNE_").lower())
+                assert int(found[2]) == default or (default is None and name.startswith("FORETUNE_TENANT_")), name
+
+
+def test_workers_have_longer_to_stop_than_they_need(compose: dict[str, Any]) -> None:
+    grace = compose["services"]["worker"]["stop_grace_period"]
+    assert float(grace.removesuffix("s")) > STOP_SECONDS
 
 
 def test_the_images_run_as_an_ordinary_user_and_check_themselves() -> None:
@@ -111,6 +131,7 @@ for package in (app.api, app.client, app.storage):
         __import__(module.name)
 from fastapi.testclient import TestClient
 from app.api.main import create_app
+from app.cli.worker_child import STOP_SECONDS
 from app.config import Settings
 from app.first_start import prepare_home
 settings = Settings()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 from sqlalchemy import select, update
 
 from app.client import verify_webhook
@@ -21,9 +22,11 @@ from app.storage.tables import AuditEvent, now
 from app.storage.webhook_tables import Webhook, WebhookDelivery
 from tests.contract.racing import race
 from tests.contract.test_outbox import let_time_pass, settle
+from tests.fixtures import monitoring
 from tests.fixtures.receiver import Receiver, answer, running_receiver
 from tests.fixtures.rows import TENANT, add_selection
 from workers.delivery import Delivery
+from workers.metrics import WEBHOOK_ATTEMPTS, WEBHOOK_OUTCOMES
 
 
 @pytest.fixture
@@ -73,6 +76,14 @@ def only(database: Database) -> WebhookDelivery:
 def last_error(database: Database) -> str:
     attempt: Any = only(database).last_attempt
     return str(attempt["error"]["code"])
+
+
+def attempts() -> dict[str, float]:
+    """Return how many attempts this process has counted, by what came of them."""
+    for outcome in WEBHOOK_OUTCOMES:
+        WEBHOOK_ATTEMPTS.labels(outcome)
+    told = monitoring.values(generate_latest().decode())
+    return {name: told[f'foretune_webhook_attempts_total{{outcome="{name}"}}'] for name in WEBHOOK_OUTCOMES}
 
 
 class TestArrival:
@@ -129,6 +140,39 @@ class TestArrival:
         assert deliver(stranger) == 0, "it does not try again and again"
         deliver(Delivery(database, settings))
         verify_webhook(receiver.messages[0].headers, receiver.messages[0].body, secret)
+
+
+class TestCounts:
+    def test_every_attempt_is_counted_by_what_came_of_it(
+        self, database: Database, settings: Settings, receiver: Receiver
+    ) -> None:
+        before = attempts()
+        receiver.behaviours += [answer(500), answer(204), answer(410)]
+        add(database, settings, receiver.url)
+        complete(database, "alpha")
+        deliver(Delivery(database, settings))
+        let_time_pass(database)
+        deliver(Delivery(database, settings))
+        complete(database, "beta")
+        deliver(Delivery(database, settings))
+        more = {name: count - before[name] for name, count in attempts().items()}
+        assert more == {"delivered": 1, "retried": 1, "failed": 1, "superseded": 0, "lost": 0}
+
+    def test_what_another_worker_took_over_is_counted_as_lost(
+        self, database: Database, settings: Settings, receiver: Receiver
+    ) -> None:
+        def take_over(handler: BaseHTTPRequestHandler) -> None:
+            with database.write() as session:
+                session.execute(update(WebhookDelivery).values(lease_token="another's"))
+            answer(204)(handler)
+
+        before = attempts()
+        receiver.behaviours.append(take_over)
+        add(database, settings, receiver.url)
+        complete(database)
+        deliver(Delivery(database, settings))
+        assert attempts() == before | {"lost": before["lost"] + 1}
+        assert only(database).state == "pending"
 
 
 class TestFailure:

@@ -93,6 +93,7 @@ def test_the_ranking_says_everything_it_should(client: httpx.Client, dataset: st
     for row in results["data"]:
         low, high = row["rank_interval"]
         assert low <= row["rank"] <= high
+        assert row["precision"]["used"] == "float32"
         assert row["scores"]["linear_probe"]["value"] == row["score"] == row["probe_accuracy"]["mean"]
         assert set(row["scores"]) == set(DEFAULT_SCORES)
         assert all(score["error"] is None for score in row["scores"].values())

@@ -19,6 +19,7 @@ from app.storage.repositories.tenants import Tenants
 from app.storage.repositories.usage import used
 from app.storage.tables import Finetune, Selection
 from tests.fixtures.rows import TENANT, add_ready_dataset, add_selection
+from tests.fixtures.story import wait_for
 from workers.lease import HeldLease
 from workers.runtime import Runtime
 
@@ -77,3 +78,35 @@ def test_a_fine_tune_is_put_down_and_taken_up_when_there_is_time_again(runtime: 
         assert fair_order.take_turn(session, FINETUNE) is None
         Tenants(session, actor="test").change(TENANT, quotas={"worker_seconds_per_day": None}, suspended=None)
         assert fair_order.take_turn(session, FINETUNE) == finetune_id
+
+
+def test_time_alone_is_no_news_of_a_selection(runtime: Runtime) -> None:
+    selection_id, (evaluation_id,) = add_selection(runtime.database, "one")
+    with runtime.database.write() as session:
+        lease = leases.claim(session, EVALUATION, evaluation_id, holder=runtime.holder, seconds=LEASE_SECONDS)
+    assert lease is not None
+
+    def charged_since(before: Selection) -> Selection:
+        def look() -> Selection | None:
+            with runtime.database.read() as session:
+                row = session.get_one(Selection, selection_id)
+            return row if row.spent_seconds > before.spent_seconds else None
+
+        found: Selection = wait_for(look)
+        return found
+
+    with runtime.database.read() as session:
+        row = session.get_one(Selection, selection_id)
+    with HeldLease(runtime, lease) as held:
+        held.report("features", 1, 2)
+        told = charged_since(row)
+        assert told.revision == row.revision + 1
+        later = charged_since(charged_since(told))
+        assert (later.revision, later.updated_at) == (told.revision, told.updated_at)
+        with held.ending() as session:
+            leases.finish(session, lease, result={})
+        ended = charged_since(later)
+        assert ended.revision == later.revision + 1
+    with runtime.database.read() as session:
+        left = session.get_one(Selection, selection_id)
+    assert (left.spent_seconds, left.revision) == (ended.spent_seconds, ended.revision), "it is charged once"

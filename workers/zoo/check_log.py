@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
-from app.domain.errors import ModelRejected
+from app.domain.errors import ModelRejected, Unavailable
 from app.domain.interruption import Interrupted
 from app.storage.leases import LeaseLost
 from workers.extract.memory import is_out_of_memory
@@ -72,7 +73,8 @@ class CheckLog:
 
         Raises:
             AdmissionRefused: the check raised ``ModelRejected``, or something that nobody foresaw.
-            Interrupted: the work was told to stop, or its lease was lost (``LeaseLost``): nothing was found.
+            Interrupted: the work was told to stop, or its lease was lost (``LeaseLost``): nothing was found. Nor is
+                anything where the object store (``Unavailable``) or the database (``SQLAlchemyError``) is out.
         """
         if self.on_start is not None:
             self.on_start(name)
@@ -80,7 +82,7 @@ class CheckLog:
         finding = Finding()
         try:
             yield finding
-        except (Interrupted, LeaseLost):
+        except (Interrupted, LeaseLost, Unavailable, SQLAlchemyError):
             raise
         except ModelRejected as error:
             failed = Finding(error.message, finding.figures, "fail", error.code, error.hint)

@@ -22,7 +22,10 @@ Action = Literal[
     "webhook_rotated",
     "webhook_disabled",
     "webhook_deleted",
+    "weights_deleted",
 ]
+NOBODY = "-"
+"""The tenant of what is nobody's, such as uploaded weights; no tenant can have this name."""
 ACTIONS: tuple[str, ...] = get_args(Action)
 
 

@@ -10,10 +10,10 @@ Who ends an attempt takes the webhook's row first, as who adds an event does: th
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CursorResult, delete, exists, func, select, update
+from sqlalchemy import CursorResult, case, delete, exists, func, select, update
 from sqlalchemy.orm import Session, aliased
 
 from app.domain.webhooks import (
@@ -43,6 +43,36 @@ class Claimed:
     revision: int
     body: str
     attempts: int
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What is still to be sent, over all tenants.
+
+    Attributes:
+        waiting: messages that have not arrived and are not given up.
+        oldest: when the first of them was added.
+        late_seconds: how long the one that is due for longest has been so; what pauses after a failure is not due.
+        webhooks: how many there are: ``active``; ``failing``, at which nothing arrives at present; ``disabled``.
+    """
+
+    waiting: int
+    oldest: datetime | None
+    late_seconds: float
+    webhooks: dict[str, int]
+
+
+def backlog(session: Session) -> Backlog:
+    """Count what is still to be sent; the millions that were sent are not looked at."""
+    is_pending = WebhookDelivery.state == DeliveryState.PENDING
+    late = database_now() - func.min(WebhookDelivery.next_attempt_at)
+    query = select(func.count(), func.min(WebhookDelivery.created_at), late).where(is_pending)
+    waiting, oldest, late_seconds = session.execute(query).one()
+    is_failing = (Webhook.state == WebhookState.ACTIVE) & Webhook.failing_since.is_not(None)
+    state = case((is_failing, "failing"), else_=Webhook.state)
+    counted = dict(tuple(row) for row in session.execute(select(state, func.count()).group_by(state)))
+    webhooks = {name: counted.get(name, 0) for name in ("active", "failing", "disabled")}
+    return Backlog(waiting, oldest, max(0.0, late_seconds or 0.0), webhooks)
 
 
 def due(session: Session, *, except_for: Collection[str] = ()) -> list[tuple[str, str]]:

@@ -161,13 +161,15 @@ def hold_proof(session: Session, selection_id: str) -> int:
     return session.scalar(query.with_for_update()) or 0
 
 
-def charge(session: Session, finetune_id: str, seconds: float) -> str | None:
-    """Add worker time to a fine-tune, whatever has become of it; return the selection that it proves, if any."""
+def charge(session: Session, finetune_id: str, seconds: float, *, is_news: bool = True) -> str | None:
+    """Add worker time to a fine-tune, whatever has become of it; return the selection that it proves, if any.
+
+    ``is_news``: whether its users are to look again, as they are when the work has ended, not while it goes on.
+    """
+    values: dict[str, Any] = {"spent_seconds": Finetune.spent_seconds + seconds}
+    values |= {"revision": Finetune.revision + 1} if is_news else {"updated_at": Finetune.updated_at}
     session.execute(
-        update(Finetune)
-        .where(Finetune.id == finetune_id)
-        .values(revision=Finetune.revision + 1, spent_seconds=Finetune.spent_seconds + seconds)
-        .execution_options(synchronize_session=False)
+        update(Finetune).where(Finetune.id == finetune_id).values(values).execution_options(synchronize_session=False)
     )
     return session.scalar(select(Finetune.selection_id).where(Finetune.id == finetune_id))
 

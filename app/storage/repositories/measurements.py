@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.domain.planning import ModelSpeed
+from app.domain.speeds import ModelSpeed
 from app.domain.states import EvaluationState
 from app.storage.database import database_now
 from app.storage.repositories.workers import ALIVE_SECONDS

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, null, select
+from sqlalchemy import ColumnElement, func, literal, null, or_, select
 from sqlalchemy.orm import Session
 
 from app.domain.states import DatasetState, EvaluationState, ModelState, SelectionState
-from app.storage.leases import DATASET, EVALUATION, FINETUNE, JOB_KINDS, MODEL
+from app.storage.leases import DATASET, EVALUATION, FINETUNE, JOB_KINDS, MODEL, is_held, is_open
 from app.storage.tables import Dataset, Evaluation, Finetune, Model, Selection
 
 _UNFINISHED: dict[str, tuple[type[Any], tuple[str, ...]]] = {
@@ -59,7 +59,7 @@ def depths(session: Session) -> list[Depth]:
     """
     found = []
     for kind, (table, states) in _UNFINISHED.items():
-        counted = select(table.state, func.count(), func.min(table.created_at)).where(table.state.in_(states))
+        counted = select(table.state, func.count(), func.min(table.created_at)).where(_in_states(table, states))
         rows = {state: (count, oldest) for state, count, oldest in session.execute(counted.group_by(table.state))}
         found += [Depth(kind, state, *rows.get(state, (0, None))) for state in states]
     return found
@@ -71,7 +71,7 @@ def tenants(session: Session) -> list[TenantDepth]:
     for kind in (DATASET, EVALUATION, FINETUNE):
         table, states = kind.table, kind.states
         assert not issubclass(table, Model)
-        counted = select(table.tenant, table.state, func.count()).where(table.state.in_((states.open, states.held)))
+        counted = select(table.tenant, table.state, func.count()).where(or_(is_open(kind), is_held(kind)))
         counts: dict[str, dict[str, int]] = {}
         for tenant, state, count in session.execute(counted.group_by(table.tenant, table.state)):
             counts.setdefault(tenant, {})[state] = count
@@ -87,6 +87,11 @@ def held(session: Session) -> list[HeldJob]:
         table = kind.table
         tenant = null() if issubclass(table, Model) else table.tenant
         columns: list[Any] = [table.id, tenant, table.lease_holder, table.lease_taken_at, table.progress]
-        rows = session.execute(select(*columns).where(table.state == kind.states.held))
+        rows = session.execute(select(*columns).where(is_held(kind)))
         found += [HeldJob(kind.name, *row) for row in rows]
     return sorted(found, key=lambda job: job.taken_at or 0.0)
+
+
+def _in_states(table: type[Any], states: tuple[str, ...]) -> ColumnElement[bool]:
+    """Return the condition with the states as part of the SQL: see ``app.storage.leases.is_open``."""
+    return or_(*[table.state == literal(str(state), literal_execute=True) for state in states])

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CursorResult, bindparam, case, func, select, update
+from sqlalchemy import CursorResult, bindparam, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.errors import Gone, NotFound
 from app.domain.ids import new_id
 from app.domain.states import (
     EVALUATION_TERMINAL,
-    FINETUNE_TERMINAL,
     SELECTION_TERMINAL,
     EvaluationState,
     SelectionState,
@@ -22,7 +21,6 @@ from app.storage.repositories.finetunes import cancel_proof, hold_proof
 from app.storage.repositories.models import deprecations
 from app.storage.repositories.outbox import tell_selection
 from app.storage.repositories.paging import Page, page
-from app.storage.repositories.worker_seconds import barred
 from app.storage.tables import Evaluation, Finetune, Model, Selection, now
 
 _PROOF = select(Finetune.revision).where(Finetune.selection_id == Selection.id).correlate(Selection)
@@ -232,42 +230,53 @@ def evaluations_of(session: Session, selection_id: str) -> list[tuple[Evaluation
     return [(evaluation, model) for evaluation, model in rows]
 
 
-def next_of_model(session: Session, model_id: str) -> str | None:
-    """Return the evaluation that has waited longest among those of a model, whatever their data sets are.
-
-    Those of tenants who have to wait are left out.
-    """
-    waiting = [
-        Evaluation.model_id == model_id,
-        Evaluation.state == EvaluationState.QUEUED,
-        Evaluation.tenant.not_in(barred(charged=True)),
-    ]
-    query = select(Evaluation.id).where(*waiting)
-    return session.scalar(query.order_by(Evaluation.created_at, Evaluation.id).limit(1))
-
-
 def begin(session: Session, selection_id: str) -> None:
-    """Note that the first evaluation of a selection has begun, and that something has changed."""
-    touch(session, selection_id)
-    begun = session.execute(
+    """Note that an evaluation of a selection has begun, maybe its first one, and that something has changed."""
+    if touch(session, selection_id) != SelectionState.QUEUED:
+        return
+    session.execute(  # nobody else does: the row is this transaction's by now
         update(Selection)
-        .where(Selection.id == selection_id, Selection.state == SelectionState.QUEUED)
+        .where(Selection.id == selection_id)
         .values(state=SelectionState.RUNNING, started_at=now())
-        .returning(Selection.id)
         .execution_options(synchronize_session=False)
     )
-    if begun.all():
-        tell_selection(session, selection_id)
+    tell_selection(session, selection_id)
 
 
-def touch(session: Session, selection_id: str, *, spent_seconds: float = 0.0) -> None:
-    """Raise the revision of a selection, so that its watchers look again, and add worker time that was spent on it."""
-    session.execute(
+def touch(session: Session, selection_id: str) -> str | None:
+    """Raise the revision of a selection, so that its watchers look again; return its state, None if it has ended."""
+    return session.scalar(
         update(Selection)
         .where(Selection.id == selection_id, Selection.state.not_in(SELECTION_TERMINAL))
-        .values(revision=Selection.revision + 1, spent_seconds=Selection.spent_seconds + spent_seconds)
+        .values(revision=Selection.revision + 1)
+        .returning(Selection.state)
         .execution_options(synchronize_session=False)
     )
+
+
+def charge(session: Session, selection_id: str, seconds: float, *, is_news: bool) -> bool | None:
+    """Add worker time to what a selection has cost, as long as it has not ended.
+
+    Args:
+        session: a writing transaction.
+        selection_id: the selection.
+        seconds: of one worker.
+        is_news: whether something else has changed that its users see. Time alone is no reason to look again: it passes
+            for as long as a worker works.
+
+    Returns:
+        Whether the budget is spent; None where there is none, or the selection has ended.
+    """
+    values: dict[str, Any] = {"spent_seconds": Selection.spent_seconds + seconds}
+    values |= {"revision": Selection.revision + 1} if is_news else {"updated_at": Selection.updated_at}
+    row = session.execute(
+        update(Selection)
+        .where(Selection.id == selection_id, Selection.state.not_in(SELECTION_TERMINAL))
+        .values(values)
+        .returning(Selection.budget_seconds, Selection.spent_seconds)
+        .execution_options(synchronize_session=False)
+    ).one_or_none()
+    return None if row is None or row.budget_seconds is None else row.spent_seconds >= row.budget_seconds
 
 
 def is_spent(session: Session, selection_id: str) -> bool | None:
@@ -360,23 +369,6 @@ def _begin_look(session: Session, selection_id: str, next_look: NextLook) -> Non
             .values(state=state, rung_at=None, revision=Evaluation.revision + 1)
             .execution_options(synchronize_session=False)
         )
-
-
-def unsettled(session: Session) -> list[str]:
-    """Return the ids of open selections of which more is known than their ranking knows."""
-    has_ended = case((Evaluation.state.in_(EVALUATION_TERMINAL), 1), else_=0)
-    known = (
-        select(func.coalesce(func.sum(Evaluation.look + has_ended), 0))
-        .where(Evaluation.selection_id == Selection.id)
-        .scalar_subquery()
-    )
-    proven = (
-        select(func.count())
-        .where(Finetune.selection_id == Selection.id, Finetune.state.in_(FINETUNE_TERMINAL))
-        .scalar_subquery()
-    )
-    is_open = Selection.state.not_in(SELECTION_TERMINAL)
-    return list(session.scalars(select(Selection.id).where(is_open, Selection.ranked < known + proven)))
 
 
 def _expired(selection_id: str) -> Gone:

@@ -28,13 +28,13 @@ def charge(session: Session, tenant: str, seconds: float) -> bool:
     """
     dialect: Any = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     row = dialect.insert(WorkerSeconds).values(tenant=tenant, day=day(), seconds=seconds)
-    total = session.scalar(
+    limit = select(Tenant.max_worker_seconds_per_day).where(Tenant.name == tenant).scalar_subquery()
+    charged = session.execute(
         row.on_conflict_do_update(
             index_elements=["tenant", "day"], set_={"seconds": WorkerSeconds.seconds + row.excluded.seconds}
-        ).returning(WorkerSeconds.seconds)
-    )
-    limit = session.scalar(select(Tenant.max_worker_seconds_per_day).where(Tenant.name == tenant))
-    return limit is not None and total is not None and total >= limit
+        ).returning(WorkerSeconds.seconds, limit.label("limit"))
+    ).one()
+    return charged.limit is not None and charged.seconds >= charged.limit
 
 
 def warn_of_spent_day(session: Session, tenant: str) -> None:

@@ -40,6 +40,12 @@ def is_alive(session: Session, name: str) -> bool:
     return session.scalar(select(Worker.name).where(Worker.name == name, recently)) is not None
 
 
+def is_first(session: Session, name: str) -> bool:
+    """Tell whether a worker is the first by name of those seen lately, which does what one of them is enough for."""
+    recently = Worker.seen_at > database_now() - ALIVE_SECONDS
+    return session.scalar(select(func.min(Worker.name)).where(recently)) == name
+
+
 def alive(session: Session) -> int:
     """Count the workers seen lately."""
     return sum(count_by_device(session).values())

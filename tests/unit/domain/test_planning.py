@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.planning import ModelSpeed, Past, Work, estimate, makespan, plan
+from app.domain.planning import makespan, plan
+from app.domain.speeds import ModelSpeed, Past, Work, estimate
 
 FAST, SLOW = ModelSpeed("fast", 0.5, 100.0, "cpu"), ModelSpeed("slow", 2.0, 10.0, "cpu")
 THIRD = ModelSpeed("third", 1.0, 50.0, "cpu")
