@@ -27,10 +27,11 @@ _ATTEMPTS = 5
 
 
 def answer(rung: JobKind | None = None, rung_id: str | None = None) -> None:
-    """Do what waits, now that a doorbell has rung, or would have: one job of each kind, whichever the bell is of.
+    """Do what waits, now that a doorbell has rung, or would have, until nothing waits that may begin.
 
-    Messages come one after the other. Were each answered by the job that it names, a tenant's ten thousand evaluations
-    would be done before another's first one, and before the data set that somebody has just uploaded.
+    Of each kind one job is done before the next one of the same kind, whichever the bell is of. Were messages answered
+    by the jobs that they name, a tenant's ten thousand evaluations would be done before another's first one, and before
+    the data set that somebody has just uploaded.
 
     While the database is out there is nothing else to do than to wait for it.
     """
@@ -40,32 +41,32 @@ def answer(rung: JobKind | None = None, rung_id: str | None = None) -> None:
 
 
 def _answer(rung: JobKind | None, rung_id: str | None) -> None:
-    for kind, do in (
-        (leases.DATASET, _prepare),
-        (leases.MODEL, _check),
-        (leases.FINETUNE, _finetune),
-        (leases.EVALUATION, _evaluate),
-    ):
-        if not runtime().stopping.is_set():
-            do(rung_id if kind is rung else None)
+    found = True
+    while found:
+        found = False
+        for kind, do in _BY_KIND:
+            if not runtime().stopping.is_set():
+                found |= do(rung_id if kind is rung else None)
+        rung_id = None
 
 
-def _prepare(rung_id: str | None) -> None:
-    _do_next(leases.DATASET, rung_id, prepare_dataset)
+def _prepare(rung_id: str | None) -> bool:
+    return _do_next(leases.DATASET, rung_id, prepare_dataset) is not None
 
 
-def _check(rung_id: str | None) -> None:
-    _do_next(leases.MODEL, rung_id, check_model)
+def _check(rung_id: str | None) -> bool:
+    return _do_next(leases.MODEL, rung_id, check_model) is not None
 
 
-def _finetune(rung_id: str | None) -> None:
+def _finetune(rung_id: str | None) -> bool:
     """Really fine-tune some models, and have the selection ranked that they prove."""
     claimed = _do_next(leases.FINETUNE, rung_id, tune.finetune)
     if claimed is not None and "selection" in claimed.origin.ids:
         runtime().to_rank.put(claimed.origin.ids["selection"])
+    return claimed is not None
 
 
-def _evaluate(rung_id: str | None) -> None:
+def _evaluate(rung_id: str | None) -> bool:
     """Evaluate models for a moment: what was kept of earlier ones takes no time.
 
     A network that is loaded goes on with other data sets that wait for it. The number is bounded, so that other models
@@ -73,16 +74,25 @@ def _evaluate(rung_id: str | None) -> None:
     """
     parts, ends_at = runtime(), time.monotonic() + _ONE_SHIFT_SECONDS
     claimed = _claim_next(leases.EVALUATION, rung_id)
-    in_a_row = 1
+    found, in_a_row = claimed is not None, 1
     while claimed is not None:
         carry_out(parts, claimed, evaluate)
         parts.to_rank.put(claimed.origin.ids["selection"])
         if parts.stopping.is_set():
-            return
+            break
         before = claimed.origin.ids["model"]
         loaded = before if in_a_row < _ONE_MODEL_IN_A_ROW else None
         claimed = _claim(leases.EVALUATION, model_id=loaded, in_turn=time.monotonic() < ends_at)
         in_a_row = in_a_row + 1 if claimed is not None and claimed.origin.ids["model"] == before else 1
+    return found
+
+
+_BY_KIND = (
+    (leases.DATASET, _prepare),
+    (leases.MODEL, _check),
+    (leases.FINETUNE, _finetune),
+    (leases.EVALUATION, _evaluate),
+)
 
 
 def _do_next(kind: JobKind, rung_id: str | None, work: Work) -> Claimed | None:

@@ -9,6 +9,7 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from app.bell import task_name
 from app.domain.errors import Unavailable
@@ -76,7 +77,7 @@ def ring(runtime: Runtime, celery: Celery) -> None:
     """Free expired leases, and ring for open jobs that nobody answered."""
     again = runtime.settings.ring_again_seconds
     with runtime.database.read() as session:
-        limit = _SPARE_BELLS + 2 * workers.alive(session)
+        limit = bells_wanted(session)
         due_kinds = [
             kind for kind in JOB_KINDS if doorbells.has_due(session, kind, ring_again_seconds=again, limit=limit)
         ]
@@ -88,6 +89,15 @@ def ring(runtime: Runtime, celery: Celery) -> None:
             due = doorbells.ring_due(session, kind, ring_again_seconds=again, limit=limit)
         if not all(_ring(celery, kind, job_id) for job_id in due):
             runtime.unheard.set()
+
+
+def bells_wanted(session: Session) -> int:
+    """Return how many doorbells may be on their way; none while all workers are busy, who look for more by themselves.
+
+    They would be found, one after the other, by workers who have nothing to do any more.
+    """
+    alive = workers.alive(session)
+    return 0 if 0 < alive <= leases.count_held(session) else _SPARE_BELLS + 2 * alive
 
 
 def _ring(celery: Celery, kind: JobKind, job_id: str) -> bool:

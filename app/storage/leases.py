@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, literal, select, update
+from sqlalchemy import ColumnElement, CursorResult, func, literal, select, update
 from sqlalchemy.orm import Session
 
 from app.domain.errors import ForetuneError
@@ -185,6 +185,15 @@ def is_called_off(session: Session, lease: Lease) -> bool:
     if row is None or (row.error or {}).get("code") == "model_withdrawn":
         return True
     return row.state in DATASET_GONE | {EvaluationState.CANCELLED, FinetuneState.CANCELLED}
+
+
+def count_held(session: Session) -> int:
+    """Count the jobs of all kinds that workers hold, those left out whose lease has run out."""
+    held = (
+        select(func.count()).select_from(kind.table).where(is_held(kind), kind.table.lease_expires_at >= database_now())
+        for kind in JOB_KINDS
+    )
+    return sum(session.scalar(query) or 0 for query in held)
 
 
 def free_expired(session: Session, kind: JobKind) -> list[str]:

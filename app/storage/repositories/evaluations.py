@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.storage.leases import EVALUATION, is_open
 from app.storage.repositories.worker_seconds import barred
@@ -21,13 +21,15 @@ class Asked:
 
 
 def asked(session: Session, evaluation_id: str) -> Asked:
-    """Return an evaluation with its selection, its data set and its model.
+    """Return an evaluation with its selection, its data set and its model, without what may be megabytes of JSON.
 
     Raises:
         NoResultFound: it was deleted with its data set.
     """
     query = select(Evaluation, Selection, Dataset, Model).join(Selection, Selection.id == Evaluation.selection_id)
     query = query.join(Dataset, Dataset.id == Selection.dataset_id).join(Model, Model.id == Evaluation.model_id)
+    unread = (Selection.ranking, Dataset.report, Model.checks)
+    query = query.options(*(defer(column, raiseload=True) for column in unread))
     return Asked(*session.execute(query.where(Evaluation.id == evaluation_id)).one())
 
 
