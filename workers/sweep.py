@@ -9,7 +9,6 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError as BrokerError
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from app.bell import task_name
 from app.domain.errors import Unavailable
@@ -30,7 +29,6 @@ log = structlog.get_logger()
 _SEEN_EVERY_SECONDS = 5.0
 _TIDY_EVERY_SECONDS = 30.0
 _ORPHANS_EVERY_SECONDS = 3600.0
-_SPARE_BELLS = 8
 
 
 def sweep_until_stopped(runtime: Runtime, celery: Celery) -> None:
@@ -77,7 +75,7 @@ def ring(runtime: Runtime, celery: Celery) -> None:
     """Free expired leases, and ring for open jobs that nobody answered."""
     again = runtime.settings.ring_again_seconds
     with runtime.database.read() as session:
-        limit = bells_wanted(session)
+        limit = doorbells.wanted(session)
         due_kinds = [
             kind for kind in JOB_KINDS if doorbells.has_due(session, kind, ring_again_seconds=again, limit=limit)
         ]
@@ -89,15 +87,6 @@ def ring(runtime: Runtime, celery: Celery) -> None:
             due = doorbells.ring_due(session, kind, ring_again_seconds=again, limit=limit)
         if not all(_ring(celery, kind, job_id) for job_id in due):
             runtime.unheard.set()
-
-
-def bells_wanted(session: Session) -> int:
-    """Return how many doorbells may be on their way; none while all workers are busy, who look for more by themselves.
-
-    They would be found, one after the other, by workers who have nothing to do any more.
-    """
-    alive = workers.alive(session)
-    return 0 if 0 < alive <= leases.count_held(session) else _SPARE_BELLS + 2 * alive
 
 
 def _ring(celery: Celery, kind: JobKind, job_id: str) -> bool:

@@ -11,8 +11,20 @@ from sqlalchemy.orm import Session
 
 from app.storage.database import database_now
 from app.storage.fair_order import waiting_tenants
-from app.storage.leases import JobKind, is_held, is_open
+from app.storage.leases import JobKind, count_held, is_held, is_open
+from app.storage.repositories import workers
 from app.storage.tables import Model
+
+_SPARE = 8
+
+
+def wanted(session: Session) -> int:
+    """Return how many doorbells of a kind may be on their way; none while all workers are busy.
+
+    Those look for the next job by themselves, and would find the messages, one after the other, when nothing is left.
+    """
+    alive = workers.alive(session)
+    return 0 if 0 < alive <= count_held(session) else _SPARE + 2 * alive
 
 
 def ring_due(session: Session, kind: JobKind, *, ring_again_seconds: float, limit: int = 1000) -> list[str]:
