@@ -79,7 +79,7 @@ def test_no_forecast_is_an_error(served: Served, selection: str) -> None:
     refused = served.run("forecast", selection, "--model", "unmeasured")
     assert (refused.code, refused.out) == (1, "")
     assert "A layer is unknown. (gradients_unsupported)" in refused.err
-    assert "(invalid_request)" in served.run("forecast", selection, "--model", "measured", "--lr", "nan").err
+    assert "(invalid_number)" in served.run("forecast", selection, "--model", "measured", "--lr", "nan").err
 
 
 def test_the_ranking_shows_times_and_what_has_none(served: Served, selection: str) -> None:

@@ -262,7 +262,7 @@ class TestWorkers:
             "test_resnet": "done", "test_efficientnet": "done", "test_vit": "failed"
         }  # fmt: skip
         assert told["test_vit"]["error"]["code"] == "worker_lost"
-        assert "while it was at" in told["test_vit"]["error"]["message"]
+        assert "The worker that held this evaluation was lost" in told["test_vit"]["error"]["message"]
         rejected = wait_for(lambda: ended(client, poison), 180)
         assert (rejected["status"], rejected["error"]["code"]) == ("rejected", "worker_lost")
         (orders / "deadly").unlink()
